@@ -1,0 +1,39 @@
+# Each target sets itself up: a fresh machine needs only python3 (3.11 or newer) with venv, and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: report test lab bench check clean
+.DELETE_ON_ERROR:
+
+report: $(VENV)/.report-ready  ## measure this machine and write reports/latest/index.html
+	$(BIN)/procbench report $(ARGS)
+
+lab: $(VENV)/.report-ready  ## open JupyterLab on the notebooks
+	$(BIN)/procbench lab $(ARGS)
+
+test: $(VENV)/.test-ready  ## every test, every notebook
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.test-ready  ## ratios against peers and against the same system calls in C; wants a quiet machine
+	$(BIN)/python -m benchmarks $(ARGS)
+
+check: $(VENV)/.test-ready  ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV)
+
+# The stamps keep a second call from installing again until the pins change.
+$(VENV)/.report-ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "procbench needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test-ready: $(VENV)/.report-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,1 @@
+"""CPUs: which there are, and which this process may use."""

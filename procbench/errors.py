@@ -1,0 +1,125 @@
+"""Every exception of procbench, sorted by whose doing it was.
+
+``ProcbenchError`` stands above all of them. Where the standard library already has a word for the case, the class inherits
+from that too, so ``except FileNotFoundError`` or ``except queue.Full`` keeps working. All of them pickle.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+import queue
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+Stage = Literal["resolve", "cwd", "exec", "limits"]
+
+
+class ProcbenchError(Exception):
+    """Above every exception that procbench raises by itself."""
+
+
+class InvalidInputError(ProcbenchError, ValueError):
+    """A value that procbench was given makes no sense; the message says what, why and what to do."""
+
+
+class ClosedError(ProcbenchError, RuntimeError):
+    """You closed it: the scheduler, queue or pool takes no more work."""
+
+
+class UnsupportedError(ProcbenchError, OSError):
+    """The kernel or libc lacks a feature; the message names it and the version that brought it."""
+
+
+class QueueFullError(ProcbenchError, queue.Full):
+    """The queue is at its bound and the caller would not, or no longer, wait."""
+
+
+class QueueEmptyError(ProcbenchError, queue.Empty):
+    """The queue has nothing and the caller would not, or no longer, wait."""
+
+
+class QueueShutDownError(ClosedError):
+    """The queue was shut down: nothing can be put, or nothing is left to get."""
+
+
+class SpawnError(ProcbenchError, OSError):
+    """A child could not be started. Nothing was left behind: no process, no descriptor.
+
+    Attributes:
+        errno: What the kernel said.
+        stage: Where it failed: ``resolve`` (finding the program, reading the argv), ``cwd`` (entering the working
+            directory), ``exec`` (the kernel refused the program) or ``limits`` (no descriptor, process or memory left,
+            or the arguments are too long).
+        program: The program that was to run.
+    """
+
+    def __init__(self, errno: int, stage: Stage, program: str, hint: str = "") -> None:
+        message = os.strerror(errno) + (f"; {hint}" if hint else "")
+        super().__init__(errno, message, program)
+        self.stage: Stage = stage
+        self.program = program
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"cannot start {self.program!r}: {self.strerror} (stage {self.stage}, {_errno.errorcode.get(self.errno or 0)})"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.errno, self.stage, self.program, self.hint)
+
+
+class ProgramNotFoundError(SpawnError, FileNotFoundError):
+    """The program, its interpreter, or the working directory does not exist (ENOENT)."""
+
+
+class ProgramPermissionError(SpawnError, PermissionError):
+    """The program or the working directory may not be entered (EACCES, EPERM)."""
+
+
+class CommandArgumentError(SpawnError, ValueError):
+    """The argv or environment cannot be passed to any program: it is empty or holds a NUL (EINVAL)."""
+
+
+class SpawnLimitError(SpawnError, BlockingIOError):
+    """The system has no process or descriptor left at the moment (EAGAIN, EMFILE, ENFILE, ENOMEM); later may work."""
+
+
+class CommandFailedError(ProcbenchError, subprocess.CalledProcessError):
+    """A command ended with another status than 0 and the caller asked to check."""
+
+    def __init__(
+        self, returncode: int, cmd: Sequence[str], output: bytes | None = None, stderr: bytes | None = None
+    ) -> None:
+        super().__init__(returncode, cmd, output, stderr)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.returncode, self.cmd, self.output, self.stderr)
+
+
+class CommandTimeoutError(ProcbenchError, subprocess.TimeoutExpired):
+    """A command was still running when its time was up, and has been ended with its process group."""
+
+    def __init__(
+        self, cmd: Sequence[str], timeout: float, output: bytes | None = None, stderr: bytes | None = None
+    ) -> None:
+        super().__init__(cmd, timeout, output, stderr)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.cmd, self.timeout, self.output, self.stderr)
+
+
+class RecordError(ProcbenchError):
+    """A recorded run cannot be written or read; the message names the file."""
+
+
+class DamagedRunError(RecordError):
+    """A file in the data folder is torn, flipped or not a run at all."""
+
+
+class NewerSchemaError(RecordError):
+    """A recorded run was written by a newer procbench; update to read it."""
+
+
+class NotebookError(ProcbenchError):
+    """A notebook is missing, is no notebook, or does not declare what was asked of it."""

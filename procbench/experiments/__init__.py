@@ -1,0 +1,1 @@
+"""One module per system, under the same word as its notebook; each has ``run(...)``."""

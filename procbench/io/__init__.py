@@ -1,0 +1,1 @@
+"""Children: spawn them, speak to them, wait for them."""

@@ -1,0 +1,1 @@
+"""Memory that children's bytes pass through."""
