@@ -1,0 +1,112 @@
+"""How a command ended and what it cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from procbench.errors import CommandFailedError
+from procbench.io.command import Argument
+
+StopPhase = Literal["terminate", "kill", "abandoned"]
+
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a command ended and what it cost. The first four fields mean what they mean in ``CompletedProcess``.
+
+    Attributes:
+        args: The command.
+        returncode: Exit status; negative is the signal that ended it; ``None`` if it could not be learnt, because
+            somebody else in this process reaped the child or it could not even be killed.
+        stdout: What was kept of its standard output, if that was captured.
+        stderr: What was kept of its standard error, if that was captured.
+        stdout_bytes: How much it wrote to a captured standard output, kept or not.
+        stderr_bytes: How much it wrote to a captured standard error, kept or not.
+        truncated: Whether captured output is, or may be, less than the child had to say: more than the cap, ended by a
+            signal, or still held open by a descendant.
+        stdin_bytes: How much of the input the pipe took.
+        stdin_error: ``EPIPE`` if the child closed its standard input before it had everything.
+        user_s: CPU time in user mode, seconds, of the child and the descendants that it waited for.
+        system_s: CPU time in the kernel, seconds, of the same.
+        peak_memory_bytes: Largest resident size.
+        peak_memory_is_bound: Whether the true peak may be lower: Linux counts the spawning process's own peak in until
+            the exec, so a child smaller than its parent shows its parent's size (getrusage(2), ``ru_maxrss``).
+        minor_faults: Page faults served without I/O.
+        major_faults: Page faults that needed I/O.
+        voluntary_switches: Times it gave the CPU up.
+        involuntary_switches: Times the CPU was taken from it.
+        pid: Its process id while it lived.
+        started_ns: When its spawn began, nanoseconds of ``time.monotonic_ns()``.
+        ended_ns: When it had ended, on the same clock.
+        timed_out: Whether it was ended because its time was up.
+        cancelled: Whether it was ended because somebody asked for it.
+        stop_phase: How far ending it had to go: ``terminate`` (SIGTERM and SIGCONT were enough), ``kill``, or ``abandoned``
+            (it did not even die of SIGKILL); ``None`` when it ended by itself.
+        pipe_held_by_descendant: Whether a descendant still held its pipe when the drain's grace was over.
+    """
+
+    args: Sequence[Argument]
+    returncode: int | None
+    stdout: bytes | None
+    stderr: bytes | None
+    stdout_bytes: int
+    stderr_bytes: int
+    truncated: bool
+    stdin_bytes: int
+    stdin_error: str | None
+    user_s: float
+    system_s: float
+    peak_memory_bytes: int
+    peak_memory_is_bound: bool
+    minor_faults: int
+    major_faults: int
+    voluntary_switches: int
+    involuntary_switches: int
+    pid: int
+    started_ns: int
+    ended_ns: int
+    timed_out: bool
+    cancelled: bool
+    stop_phase: StopPhase | None
+    pipe_held_by_descendant: bool
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from the beginning of the spawn to the child's end."""
+        return (self.ended_ns - self.started_ns) / _SECOND_NS
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time in user mode and in the kernel, seconds."""
+        return self.user_s + self.system_s
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that ended it, such as ``SIGKILL``."""
+        return signal_name(self.returncode)
+
+    def check_returncode(self) -> None:
+        """Raise if the command failed.
+
+        Raises:
+            CommandFailedError: Its status is not 0, or could not be learnt (then reported as -1).
+        """
+        if self.returncode != 0:
+            status = -1 if self.returncode is None else self.returncode
+            raise CommandFailedError(status, [os.fsdecode(a) for a in self.args], self.stdout, self.stderr)
+
+
+def signal_name(returncode: int | None) -> str | None:
+    """Return the name of the signal that a negative returncode stands for."""
+    if returncode is None or returncode >= 0:
+        return None
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"  # a real-time signal has no name of its own

@@ -1,0 +1,340 @@
+"""Look after one child at a time, from spawn to reap: its pipes, its time, its end.
+
+Everything waits in one poll(2): the child's pidfd, its pipes and a wake-up from other threads. No SIGCHLD, no helper
+thread, no limit of 1,024 descriptors. The child stays unreaped until the last signal has been sent, so its process id and
+its group's id cannot have passed to somebody else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from procbench import linux
+from procbench.errors import SpawnLimitError
+from procbench.io.command import Argument, program_name
+from procbench.io.groups import end_group, signal_group
+from procbench.io.results import RunResult, StopPhase
+from procbench.io.spawn import INHERIT, NULL, Child, spawn
+from procbench.io.streams import EXIT, WAKE, Data, Pipes
+from procbench.memory.buffers import ReadBuffer
+
+KILL_GRACE_S: Final = 5.0
+"""Time between SIGTERM and SIGKILL; long enough to flush and to remove temporary files."""
+
+DRAIN_GRACE_S: Final = 0.25
+"""How long after the child's end a descendant may go on holding its pipe."""
+
+_ABANDON_AFTER_S = 5.0
+# Resident sizes are summed up from per-CPU counters that lag a little; between "may be ours" and "is the child's" doubt wins.
+_PEAK_SLACK_SHARE = 16
+_PEAK_SLACK_BYTES = 1 << 20
+_SECOND_NS = 1_000_000_000
+
+
+class Limits(NamedTuple):
+    """What a child may take, and how it is ended.
+
+    Attributes:
+        timeout: Seconds until it is ended; ``None`` is for ever.
+        max_output_bytes: Most bytes kept of each captured stream; ``None`` keeps all.
+        kill_grace_s: Seconds between SIGTERM and SIGKILL.
+        drain_grace_s: Seconds that a descendant may hold the pipe after the child's end.
+    """
+
+    timeout: float | None = None
+    max_output_bytes: int | None = None
+    kill_grace_s: float = KILL_GRACE_S
+    drain_grace_s: float = DRAIN_GRACE_S
+
+
+_WITHOUT_PIPES = 2
+
+
+class ChildRunner:
+    """Runs children one after the other, each from spawn to reap; a worker thread owns one and reuses its memory.
+
+    Not thread-safe, except for ``stop``.
+
+    Args:
+        stoppable: Whether ``stop`` will be called from other threads; costs one eventfd while the runner is open.
+    """
+
+    def __init__(self, *, stoppable: bool = False) -> None:
+        self._polled = (linux.PollFd * 5)()
+        self._address = ctypes.addressof(self._polled)
+        for slot, events in enumerate((linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLOUT)):
+            self._polled[slot].fd = -1
+            self._polled[slot].events = events
+        self.status = ctypes.c_int()
+        self.status_address = ctypes.addressof(self.status)
+        self.usage = linux.Usage()
+        self.usage_address = ctypes.addressof(self.usage)
+        self._buffer: ReadBuffer | None = None
+        self._own_peak_bytes = 0
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
+        self._polled[WAKE].fd = self._wake_fd
+        self._wake_lock = threading.Lock()
+        self.stop_asked: Literal["terminate", "kill"] | None = None
+
+    def close(self) -> None:
+        """Give the descriptor back. Harmless when called twice."""
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                linux.close_now(self._wake_fd)
+                self._wake_fd = -1
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the child that runs now, and every later one as soon as it starts; from any thread, at any time.
+
+        Args:
+            kill: At once by SIGKILL, instead of by SIGTERM with a grace.
+        """
+        with self._wake_lock:
+            self.stop_asked = "kill" if kill else (self.stop_asked or "terminate")
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
+
+    @property
+    def buffer(self) -> ReadBuffer:
+        """What pipes are read into; made when the first pipe needs it."""
+        if self._buffer is None:
+            self._buffer = ReadBuffer()
+        return self._buffer
+
+    def inherited(self, peak_bytes: int) -> bool:
+        """Return whether a child's peak memory may be this process's own, which the kernel counts in until the exec."""
+        bound = self._own_peak_bytes
+        if peak_bytes > bound:  # our own peak only grows: ask for it again only when the old one does not settle it
+            own = linux.own_peak_memory_bytes()
+            self._own_peak_bytes = bound = own + own // _PEAK_SLACK_SHARE + _PEAK_SLACK_BYTES
+        return peak_bytes <= bound
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until ``stop`` is called."""
+        if self.stop_asked is None:
+            linux.poll(self._address + ctypes.sizeof(linux.PollFd) * WAKE, 1, math.ceil(seconds * 1000))
+
+    def run(
+        self,
+        argv: Sequence[Argument],
+        *,
+        limits: Limits,
+        data: Data | None = None,
+        stdin: int | None = NULL,
+        stdout: int | None = INHERIT,
+        stderr: int | None = INHERIT,
+        cwd: Argument | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> RunResult:
+        """Run a command to its end.
+
+        Args:
+            argv: The command.
+            limits: What it may take.
+            data: Bytes for its standard input, through a pipe; wins over ``stdin``. SIGPIPE must be blocked or ignored in
+                this thread.
+            stdin: A descriptor, ``NULL`` or ``INHERIT``.
+            stdout: A descriptor, ``NULL``, ``INHERIT`` or ``CAPTURE``.
+            stderr: A descriptor, ``NULL``, ``INHERIT``, ``CAPTURE`` or ``TO_STDOUT``.
+            cwd: Its working directory.
+            env: Its whole environment; ``None`` for this process's.
+
+        Raises:
+            SpawnError: It could not be started; nothing was left behind.
+        """
+        started_ns = time.monotonic_ns()
+        pipes = Pipes()
+        try:
+            try:
+                pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
+            except OSError as error:
+                raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
+            to_stdin, to_stdout, to_stderr = pipes.streams
+            child = spawn(argv, cwd=cwd, env=env, stdin=to_stdin, stdout=to_stdout, stderr=to_stderr)
+            pipes.close_child_ends()
+            watch = _Watch(self, child, pipes, limits, started_ns)
+            try:
+                watch.until_end()
+            finally:
+                linux.close_now(child.pidfd)
+                self._polled[EXIT].fd = -1
+        finally:
+            pipes.close()
+        return watch.result(argv)
+
+
+class _Watch:
+    """Looks after one running child: moves its bytes, ends it when its time is up, reaps it."""
+
+    __slots__ = (
+        "_address",
+        "_cancelled",
+        "_child",
+        "_count",
+        "_deadline_s",
+        "_ended_ns",
+        "_held",
+        "_limits",
+        "_phase",
+        "_pipes",
+        "_polled",
+        "_returncode",
+        "_runner",
+        "_started_ns",
+        "_timed_out",
+    )
+
+    def __init__(self, runner: ChildRunner, child: Child, pipes: Pipes, limits: Limits, started_ns: int) -> None:
+        self._runner = runner
+        self._polled = runner._polled
+        self._address = runner._address
+        self._child = child
+        self._pipes = pipes
+        self._limits = limits
+        self._started_ns = started_ns
+        self._ended_ns = 0
+        self._returncode: int | None = None
+        self._timed_out = self._cancelled = self._held = False
+        self._phase: StopPhase | None = None
+        self._deadline_s = math.inf if limits.timeout is None else started_ns / _SECOND_NS + limits.timeout
+        self._polled[EXIT].fd = child.pidfd
+        self._count = _WITHOUT_PIPES if pipes.empty else len(self._polled)
+
+    def until_end(self) -> None:
+        """Return when the child is reaped and its pipes are drained."""
+        try:
+            self._loop()
+        except BaseException:
+            # Most likely Ctrl-C. The child sits in a group of its own, so the terminal has not told it; a second Ctrl-C
+            # while it is being asked nicely ends it at once.
+            try:
+                self._cancelled = True
+                if not self._ended_ns and self._phase is None:
+                    self._advance()
+                self._loop()
+            except BaseException:
+                self._kill_at_once()
+                raise
+            finally:
+                self._reap()
+            raise
+        self._reap()
+
+    def _loop(self) -> None:
+        while not (self._ended_ns and not self._pipes.reading):
+            if self._runner.stop_asked is not None and not self._ended_ns:
+                self._obey(self._runner.stop_asked)
+            wait_ms = -1
+            if self._deadline_s != math.inf:
+                wait_ms = max(0, math.ceil((self._deadline_s - time.monotonic()) * 1000))
+            if self._count > _WITHOUT_PIPES:
+                self._pipes.show_to(self._polled)
+            if linux.poll(self._address, self._count, wait_ms) > 0:
+                self._serve()
+            if wait_ms >= 0 and time.monotonic() >= self._deadline_s and self._advance():
+                return
+
+    def _serve(self) -> None:
+        polled, pipes = self._polled, self._pipes
+        if self._count > _WITHOUT_PIPES:
+            pipes.move(polled, self._runner.buffer)
+        if polled[WAKE].revents:
+            os.eventfd_read(polled[WAKE].fd)
+        if polled[EXIT].revents:
+            self._ended_ns = time.monotonic_ns()
+            polled[EXIT].fd = -1
+            polled[EXIT].revents = 0
+            if pipes.feed is not None:
+                pipes.feed.close()
+            self._deadline_s = self._ended_ns / _SECOND_NS + self._limits.drain_grace_s
+
+    def _obey(self, wish: Literal["terminate", "kill"]) -> None:
+        self._cancelled = self._cancelled or self._phase is None
+        if self._phase is None and wish == "terminate":
+            self._advance_to("terminate")
+        elif self._phase in (None, "terminate") and wish == "kill":
+            self._advance_to("kill")
+
+    def _advance(self) -> bool:
+        """Do what is due now that the deadline has passed; return whether to stop looking after the child."""
+        if self._ended_ns:
+            self._held = True
+            return True
+        if self._phase is None:
+            self._timed_out = not self._cancelled
+            self._advance_to("terminate")
+        elif self._phase == "terminate":
+            self._advance_to("kill")
+        else:
+            self._phase = "abandoned"
+            return True
+        return False
+
+    def _advance_to(self, phase: Literal["terminate", "kill"]) -> None:
+        self._phase = phase
+        # The child is not reaped yet, so its id, and with it its group's, belongs to nobody else.
+        if phase == "terminate":
+            signal_group(self._child.pid, signal.SIGTERM)
+            signal_group(self._child.pid, signal.SIGCONT)  # a stopped process gets SIGTERM only once it goes on
+            self._deadline_s = time.monotonic() + self._limits.kill_grace_s
+        else:
+            signal_group(self._child.pid, signal.SIGKILL)
+            self._deadline_s = time.monotonic() + _ABANDON_AFTER_S
+
+    def _kill_at_once(self) -> None:
+        if not self._ended_ns:
+            self._advance_to("kill")
+            self._polled[EXIT].fd = self._child.pidfd
+            linux.poll(self._address, 1, int(_ABANDON_AFTER_S * 1000))
+            self._ended_ns = time.monotonic_ns()
+
+    def _reap(self) -> None:
+        runner = self._runner
+        pid = self._child.pid
+        if linux.wait4_now(pid, runner.status_address, os.WNOHANG, runner.usage_address) == pid:
+            self._returncode = os.waitstatus_to_exitcode(runner.status.value)
+        else:
+            ctypes.memset(runner.usage_address, 0, ctypes.sizeof(runner.usage))
+        if self._phase is not None:
+            until_kill_s = self._deadline_s if self._phase == "terminate" and not self._held else time.monotonic()
+            if end_group(pid, kill_at_s=until_kill_s, give_up_after_s=1.0):
+                self._phase = "kill"
+
+    def result(self, argv: Sequence[Argument]) -> RunResult:
+        usage, out, err, feed = self._runner.usage, self._pipes.out, self._pipes.err, self._pipes.feed
+        peak_bytes = usage.max_rss_kib * 1024
+        cut = (out is not None and out.cut) or (err is not None and err.cut)
+        unfinished = self._held or self._returncode is None or self._returncode < 0
+        return RunResult(
+            argv,
+            self._returncode,
+            out.value() if out is not None else None,
+            err.value() if err is not None else None,
+            out.total_bytes if out is not None else 0,
+            err.total_bytes if err is not None else 0,
+            cut or (unfinished and not (out is None and err is None)),
+            feed.sent_bytes if feed is not None else 0,
+            feed.error if feed is not None else None,
+            usage.user_s + usage.user_us / 1e6,
+            usage.system_s + usage.system_us / 1e6,
+            peak_bytes,
+            self._runner.inherited(peak_bytes),
+            usage.minor_faults,
+            usage.major_faults,
+            usage.voluntary_switches,
+            usage.involuntary_switches,
+            self._child.pid,
+            self._started_ns,
+            self._ended_ns or time.monotonic_ns(),
+            self._timed_out,
+            self._cancelled,
+            self._phase,
+            self._held,
+        )

@@ -1,0 +1,193 @@
+"""What passes through a child's pipes: kept up to a cap and counted to the end, or fed until nobody reads."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+from procbench import linux
+from procbench.io.spawn import INHERIT, NULL
+from procbench.memory.buffers import ReadBuffer
+
+CAPTURE: Final = -1
+"""Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""
+
+Data = bytes | bytearray | memoryview
+
+# Places in the array that poll(2) looks at. A child without pipes needs only the first two.
+EXIT, WAKE, OUT, ERR, IN = range(5)
+
+_READS_AT_ONCE = 16
+
+
+class Intake:
+    """The read end of a pipe that a child writes to.
+
+    The first ``cap_bytes`` are kept, the rest is read and dropped, so that a chatty child neither stops nor fills memory.
+
+    Args:
+        fd: A read end that does not block; closed at end of file.
+        cap_bytes: Most bytes to keep; ``None`` keeps all.
+
+    Attributes:
+        fd: The descriptor, or -1 once closed.
+        total_bytes: What the child has written so far, kept or not.
+    """
+
+    __slots__ = ("_chunks", "_room", "fd", "total_bytes")
+
+    def __init__(self, fd: int, cap_bytes: int | None) -> None:
+        self.fd = fd
+        self.total_bytes = 0
+        self._chunks: list[bytes] = []
+        self._room = cap_bytes
+
+    def drain(self, buffer: ReadBuffer) -> None:
+        """Take what is there, a few buffers at most, and close the descriptor at end of file."""
+        for _ in range(_READS_AT_ONCE):
+            count = buffer.read(self.fd)
+            if count <= 0:
+                if count == 0:
+                    self.close()
+                return  # below zero nothing is there yet (EAGAIN, EINTR): poll will say when
+            self.total_bytes += count
+            self._keep(buffer, count)
+            if count < buffer.size_bytes:
+                return
+
+    def _keep(self, buffer: ReadBuffer, count: int) -> None:
+        if self._room is not None:
+            count = min(count, self._room)
+            self._room -= count
+        if count:
+            self._chunks.append(buffer.copy(count))
+
+    def value(self) -> bytes:
+        """Return what was kept."""
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the child wrote more than was kept."""
+        return self._room == 0 and self.total_bytes > sum(map(len, self._chunks))
+
+    def close(self) -> None:
+        """Close the descriptor; harmless when closed already."""
+        if self.fd >= 0:
+            linux.close_now(self.fd)
+            self.fd = -1
+
+
+class Feed:
+    """The write end of a pipe that a child reads from.
+
+    Args:
+        fd: A write end that does not block; closed when all is written or nobody reads any more.
+        data: What to write. It must not change meanwhile.
+
+    Attributes:
+        fd: The descriptor, or -1 once closed.
+        sent_bytes: What the pipe took so far.
+        error: ``EPIPE`` if the child closed its end before it had everything, otherwise ``None``.
+    """
+
+    __slots__ = ("_data", "error", "fd", "sent_bytes")
+
+    def __init__(self, fd: int, data: Data) -> None:
+        self.fd = fd
+        self.sent_bytes = 0
+        self.error: str | None = None
+        self._data = memoryview(data).cast("B")
+        if not self._data:
+            self.close()
+
+    def push(self) -> None:
+        """Write what the pipe takes now. SIGPIPE must be blocked or ignored in the calling thread."""
+        try:
+            self.sent_bytes += os.write(self.fd, self._data[self.sent_bytes :])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.error = errno.errorcode.get(error.errno or 0, str(error.errno))
+            self.close()
+            return
+        if self.sent_bytes == len(self._data):
+            self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; harmless when closed already."""
+        if self.fd >= 0:
+            linux.close_now(self.fd)
+            self.fd = -1
+
+
+class Pipes:
+    """The parent's and the child's ends of one child's pipes; all of them are closed whatever happens."""
+
+    __slots__ = ("_child_ends", "err", "feed", "out", "streams")
+
+    def __init__(self) -> None:
+        self._child_ends: list[int] = []
+        self.feed: Feed | None = None
+        self.out: Intake | None = None
+        self.err: Intake | None = None
+        self.streams: tuple[int | None, int | None, int | None] = (NULL, INHERIT, INHERIT)
+
+    def open(
+        self, data: Data | None, stdin: int | None, stdout: int | None, stderr: int | None, cap_bytes: int | None
+    ) -> None:
+        """Open what a child with these streams needs; a stream that is no pipe is passed on as it is."""
+        if data is not None:
+            stdin, write_end = linux.pipe_to_child()
+            self._child_ends.append(stdin)
+            self.feed = Feed(write_end, data)
+        if stdout == CAPTURE:
+            read_end, stdout = linux.pipe_from_child()
+            self._child_ends.append(stdout)
+            self.out = Intake(read_end, cap_bytes)
+        if stderr == CAPTURE:
+            read_end, stderr = linux.pipe_from_child()
+            self._child_ends.append(stderr)
+            self.err = Intake(read_end, cap_bytes)
+        self.streams = (stdin, stdout, stderr)
+
+    @property
+    def reading(self) -> bool:
+        """Whether a pipe from the child is still open."""
+        return (self.out is not None and self.out.fd >= 0) or (self.err is not None and self.err.fd >= 0)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the child has no pipe at all."""
+        return self.out is None and self.err is None and self.feed is None
+
+    def show_to(self, polled: ctypes.Array[linux.PollFd]) -> None:
+        """Name the open ends in poll's array; a closed one is -1, which poll passes over."""
+        polled[OUT].fd = self.out.fd if self.out is not None else -1
+        polled[ERR].fd = self.err.fd if self.err is not None else -1
+        polled[IN].fd = self.feed.fd if self.feed is not None else -1
+
+    def move(self, polled: ctypes.Array[linux.PollFd], buffer: ReadBuffer) -> None:
+        """Take and give what poll said is possible."""
+        if self.out is not None and polled[OUT].revents:
+            self.out.drain(buffer)
+        if self.err is not None and polled[ERR].revents:
+            self.err.drain(buffer)
+        if self.feed is not None and polled[IN].revents:
+            self.feed.push()
+
+    def close_child_ends(self) -> None:
+        """Close the ends that belong to the child, once it has them."""
+        while self._child_ends:
+            linux.close_now(self._child_ends.pop())
+
+    def close(self) -> None:
+        """Close every end; harmless when closed already."""
+        self.close_child_ends()
+        for end in (self.feed, self.out, self.err):
+            if end is not None:
+                end.close()

@@ -1,0 +1,237 @@
+"""The few system calls that the standard library lacks, or wraps in a way that costs too much on the way to a child.
+
+Two handles on the same libc decide who may run meanwhile. ``_released`` gives the GIL away around the call, as it must for
+calls that wait (``posix_spawn`` waits for the child's exec, ``poll`` for its end). ``_held`` keeps it, because a call that
+returns within a microsecond costs less than handing the GIL over and fighting to get it back: with four workers on two
+CPUs those hand-overs were the larger part of Python's share per child.
+
+Source: posix_spawn(3), poll(2), wait4(2), pidfd_open(2), glibc's ``posix_spawn_file_actions_addchdir_np`` (2.29) and
+``..._addclosefrom_np`` (2.34).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from typing import Final
+
+_released = ctypes.CDLL(None, use_errno=True)
+_held = ctypes.PyDLL(None, use_errno=True)
+
+HAS_POSIX_SPAWN: Final = hasattr(_held, "posix_spawn_file_actions_addchdir_np") and hasattr(
+    _held, "posix_spawn_file_actions_addclosefrom_np"
+)
+"""Whether libc's posix_spawn can change the working directory and close descriptors. False before glibc 2.34 and on musl."""
+
+POLLIN: Final = 0x001
+POLLOUT: Final = 0x004
+POLLERR: Final = 0x008
+POLLHUP: Final = 0x010
+
+# Opaque libc structs. glibc's are 80, 336 and 128 bytes; the reserve costs nothing and spares knowing it per architecture.
+_FILE_ACTIONS_BYTES = 256
+_ATTRIBUTES_BYTES = 1024
+_SIGSET_BYTES = 128
+
+# spawn.h; these values are the same on every Linux architecture.
+_SETPGROUP = 0x02
+_SETSIGDEF = 0x04
+_SETSIGMASK = 0x08
+
+# Signals that Python ignores in itself; an ignored signal would stay ignored in the child, and `yes | head` would never end.
+_IGNORED_BY_PYTHON = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
+
+
+class PollFd(ctypes.Structure):
+    """``struct pollfd`` of poll(2); a negative ``fd`` is passed over."""
+
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+class Usage(ctypes.Structure):
+    """``struct rusage`` of getrusage(2) on Linux: times as seconds and microseconds, memory in KiB."""
+
+    _fields_ = (
+        ("user_s", ctypes.c_long),
+        ("user_us", ctypes.c_long),
+        ("system_s", ctypes.c_long),
+        ("system_us", ctypes.c_long),
+        ("max_rss_kib", ctypes.c_long),
+        ("shared_kib", ctypes.c_long),
+        ("data_kib", ctypes.c_long),
+        ("stack_kib", ctypes.c_long),
+        ("minor_faults", ctypes.c_long),
+        ("major_faults", ctypes.c_long),
+        ("swaps", ctypes.c_long),
+        ("blocks_in", ctypes.c_long),
+        ("blocks_out", ctypes.c_long),
+        ("messages_sent", ctypes.c_long),
+        ("messages_received", ctypes.c_long),
+        ("signals", ctypes.c_long),
+        ("voluntary_switches", ctypes.c_long),
+        ("involuntary_switches", ctypes.c_long),
+    )
+
+
+poll = _released.poll
+"""``poll(address_of_array, count, timeout_ms) -> ready | -1``; gives the GIL away."""
+# The opaque pointer type keeps a call cheap: an address is passed as it is.
+poll.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int]
+
+wait4_now = _held.wait4
+"""``wait4_now(pid, address_of_status, options, address_of_usage) -> pid | 0 | -1``; for a child known to be dead, or WNOHANG."""
+wait4_now.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+
+close_now = _held.close
+"""``close_now(fd)`` of a descriptor whose closing cannot wait (pipe, pidfd, eventfd)."""
+close_now.argtypes = [ctypes.c_int]
+
+read_now = _held.read
+"""``read_now(fd, address, size) -> bytes read | -1`` from a pipe that does not block."""
+read_now.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+read_now.restype = ctypes.c_ssize_t
+
+_pipe2 = _held.pipe2
+_pipe2.argtypes = [ctypes.c_void_p, ctypes.c_int]
+_fcntl = _held.fcntl
+_fcntl.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
+_F_SETFL = 4
+
+
+def pipe_from_child() -> tuple[int, int]:
+    """Return a new pipe's (read end, write end); reading never blocks, writing does, as a child expects of its stdout.
+
+    Raises:
+        OSError: No descriptor is left (EMFILE, ENFILE).
+    """
+    ends = (ctypes.c_int * 2)()
+    if _pipe2(ctypes.addressof(ends), os.O_CLOEXEC) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    _fcntl(ends[0], _F_SETFL, os.O_NONBLOCK)
+    return ends[0], ends[1]
+
+
+def pipe_to_child() -> tuple[int, int]:
+    """Return a new pipe's (read end, write end); writing never blocks, reading does, as a child expects of its stdin.
+
+    Raises:
+        OSError: No descriptor is left (EMFILE, ENFILE).
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    _fcntl(write_end, _F_SETFL, os.O_NONBLOCK)
+    return read_end, write_end
+
+
+posix_spawn = _released.posix_spawn
+"""``posix_spawn(&pid, path, &actions, &attributes, argv, envp) -> errno``; gives the GIL away while the child execs."""
+posix_spawn.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+]
+posix_spawn.restype = ctypes.c_int
+
+_getrusage = _held.getrusage
+_getrusage.argtypes = [ctypes.c_int, ctypes.c_void_p]
+
+
+class SpawnAttributes:
+    """``posix_spawnattr_t``: own process group or the parent's, no signal blocked, none ignored on Python's account."""
+
+    def __init__(self, *, new_group: bool) -> None:
+        self._attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
+        blocked = ctypes.create_string_buffer(_SIGSET_BYTES)
+        defaulted = ctypes.create_string_buffer(_SIGSET_BYTES)
+        _held.posix_spawnattr_init(self._attributes)
+        _held.sigemptyset(blocked)
+        _held.sigemptyset(defaulted)
+        for number in _IGNORED_BY_PYTHON:
+            _held.sigaddset(defaulted, number)
+        _held.posix_spawnattr_setsigmask(self._attributes, blocked)
+        _held.posix_spawnattr_setsigdefault(self._attributes, defaulted)
+        _held.posix_spawnattr_setpgroup(self._attributes, 0)
+        flags = _SETSIGMASK | _SETSIGDEF | (_SETPGROUP if new_group else 0)
+        _held.posix_spawnattr_setflags(self._attributes, ctypes.c_short(flags))
+        self.address: int = ctypes.addressof(self._attributes)
+
+
+class FileActions:
+    """``posix_spawn_file_actions_t``: what the child does to its descriptors, in order, before it execs.
+
+    Once built it is only read, so any number of threads may spawn with the same one.
+    """
+
+    def __init__(self) -> None:
+        self._actions = ctypes.create_string_buffer(_FILE_ACTIONS_BYTES)
+        self.address: int = ctypes.addressof(self._actions)
+        _held.posix_spawn_file_actions_init(self._actions)
+
+    def __del__(self) -> None:
+        _held.posix_spawn_file_actions_destroy(self._actions)
+
+    def open_null(self, fd: int) -> None:
+        """Open ``/dev/null`` for reading and writing as ``fd``."""
+        self._check(_held.posix_spawn_file_actions_addopen(self._actions, fd, b"/dev/null", os.O_RDWR, 0))
+
+    def duplicate(self, source: int, target: int) -> None:
+        """Make ``target`` a copy of ``source``; the same number twice clears its close-on-exec flag (glibc 2.29)."""
+        self._check(_held.posix_spawn_file_actions_adddup2(self._actions, source, target))
+
+    def close(self, fd: int) -> None:
+        """Close ``fd`` if it is open."""
+        self._check(_held.posix_spawn_file_actions_addclose(self._actions, fd))
+
+    def close_from(self, lowest: int) -> None:
+        """Close every descriptor from ``lowest`` upward (close_range(2) since Linux 5.9)."""
+        self._check(_held.posix_spawn_file_actions_addclosefrom_np(self._actions, lowest))
+
+    def enter(self, directory: bytes) -> None:
+        """Change the working directory."""
+        self._check(_held.posix_spawn_file_actions_addchdir_np(self._actions, directory))
+
+    @staticmethod
+    def _check(code: int) -> None:
+        if code:
+            raise OSError(code, os.strerror(code))
+
+
+def own_peak_memory_bytes() -> int:
+    """Return the largest resident size this process ever had, in bytes (getrusage(2), RUSAGE_SELF)."""
+    usage = Usage()
+    _getrusage(0, ctypes.addressof(usage))
+    return int(usage.max_rss_kib) * 1024
+
+
+def set_child_subreaper(enabled: bool) -> None:
+    """Make this process the parent that orphaned descendants fall to, instead of init (prctl(2), Linux 3.4).
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    pr_set_child_subreaper = 36
+    if _held.prctl(pr_set_child_subreaper, ctypes.c_ulong(int(enabled)), 0, 0, 0) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+@contextlib.contextmanager
+def sigpipe_blocked() -> Iterator[None]:
+    """Keep a write to a pipe that nobody reads from killing this process, whatever SIGPIPE's disposition is.
+
+    Python ignores SIGPIPE at start, but a program may have put the default back. The signal is held off in this thread
+    alone, and one that arrived meanwhile is taken away before the mask is restored.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE not in before:
+            signal.sigtimedwait([signal.SIGPIPE], 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

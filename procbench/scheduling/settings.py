@@ -1,0 +1,101 @@
+"""The one vocabulary for *how* commands are run.
+
+The scheduler obeys these settings, an experiment varies them, a report shows what changing one did. A new knob is a field
+here, with its unit and its meaning, and every room knows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from procbench.cpu.topology import usable_workers
+from procbench.errors import InvalidInputError
+from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
+
+
+def _knob(default: Any, unit: str, meaning: str, lowest: float | None = None) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "lowest": lowest})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How a batch of commands is run. Immutable; ``changed`` gives a variant.
+
+    Every field carries its unit, its meaning and its lowest value as metadata, which ``describe`` returns.
+
+    Attributes:
+        workers: How many commands run at a time; ``None`` for as many as this process may use CPUs.
+        timeout: Seconds until a command is ended, unless the task says otherwise; ``None`` for never.
+        capture: Whether standard output and error are kept in the result; otherwise they go where this process's go.
+        max_output_bytes: Most bytes kept of each captured stream; the rest is counted and dropped. ``None`` keeps all.
+        queue_size: How many tasks may wait before ``submit`` makes its caller wait.
+        kill_grace_s: Seconds between SIGTERM and SIGKILL.
+        drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
+        spawn_patience_s: Seconds to go on trying while the system has no process or descriptor left.
+
+    Raises:
+        InvalidInputError: A value is of the wrong type or below its lowest.
+    """
+
+    workers: int | None = _knob(None, "workers", "commands that run at a time", 1)
+    timeout: float | None = _knob(None, "s", "time until a command is ended", 0)
+    capture: bool = _knob(False, "", "keep standard output and error in the result")
+    max_output_bytes: int | None = _knob(8 << 20, "bytes", "most that is kept of each captured stream", 0)
+    queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
+    kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
+    drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
+    spawn_patience_s: float = _knob(10.0, "s", "time to go on trying while no process or descriptor is left", 0)
+
+    def __post_init__(self) -> None:
+        for knob in dataclasses.fields(self):
+            _check(knob, getattr(self, knob.name))
+
+    def changed(self, **changes: Any) -> Self:
+        """Return these settings with some fields changed.
+
+        Raises:
+            InvalidInputError: There is no such field, or its value makes no sense.
+        """
+        known = [knob.name for knob in dataclasses.fields(self)]
+        unknown = sorted(set(changes) - set(known))
+        if unknown:
+            raise InvalidInputError(f"there is no setting {', '.join(unknown)}; there are: {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain dict, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the settings that ``to_dict`` described."""
+        return cls().changed(**fields)
+
+    @classmethod
+    def describe(cls) -> dict[str, Mapping[str, Any]]:
+        """Return for every field its ``unit``, ``meaning`` and ``lowest`` value."""
+        return {knob.name: knob.metadata for knob in dataclasses.fields(cls)}
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers these settings mean on this machine, now."""
+        return usable_workers() if self.workers is None else self.workers
+
+
+def _check(knob: dataclasses.Field[Any], value: Any) -> None:
+    said = f"{knob.name} is {value!r}"
+    if value is None and "None" in str(knob.type):
+        return
+    if "bool" in str(knob.type):
+        if not isinstance(value, bool):
+            raise InvalidInputError(f"{said}; it must be True or False")
+        return
+    whole = "int" in str(knob.type)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or math.isnan(value):
+        raise InvalidInputError(f"{said}; it must be a {'whole ' if whole else ''}number of {knob.metadata['unit']}")
+    if value < knob.metadata["lowest"]:
+        raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")

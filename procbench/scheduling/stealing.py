@@ -1,0 +1,401 @@
+"""A pool of threads that run commands and steal from each other.
+
+Every worker has a local queue. It takes from its own end; who has nothing left takes half of what another has from the
+far end. What comes from outside enters through one bounded queue, the injector, from which workers take small batches.
+Blumofe and Leiserson, "Scheduling Multithreaded Computations by Work Stealing", J. ACM 46 (1999), give the bound
+T1/P + O(T∞) for such a scheduler; the two ends and the batches of half are crossbeam-deque's.
+
+A ``deque``'s append, pop and popleft are one atomic call each, which makes it worker queue and stealer at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import signal
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from procbench.errors import ClosedError, QueueEmptyError, QueueShutDownError, SpawnError, SpawnLimitError
+from procbench.io.command import Argument
+from procbench.io.runner import Limits
+from procbench.io.spawn import INHERIT
+from procbench.io.streams import CAPTURE
+from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.queues import TaskQueue
+from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.task import ProcessTask, TaskResult
+from procbench.scheduling.worker import Worker, WorkerStatistics
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_BATCH: Final = 32
+_FIRST_PAUSE_S: Final = 0.005
+_LONGEST_PAUSE_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStatistics:
+    """What a scheduler has done so far; read without stopping it, so the numbers are of nearly the same moment.
+
+    Attributes:
+        submitted: Tasks handed in.
+        succeeded: Tasks whose command ended with status 0.
+        failed: Tasks whose command ended otherwise, or could not be started.
+        timed_out: Tasks ended because their time was up.
+        cancelled: Tasks cancelled while they waited or ran.
+        queued: Tasks that wait now.
+        running: Commands that run now.
+        workers: What each worker did, by number.
+    """
+
+    submitted: int
+    succeeded: int
+    failed: int
+    timed_out: int
+    cancelled: int
+    queued: int
+    running: int
+    workers: tuple[WorkerStatistics, ...]
+
+
+class WorkStealingScheduler:
+    """Runs commands on worker threads, as ``settings`` say; an executor with ``concurrent.futures``' manners.
+
+    Thread-safe. A worker is a thread that spawns and waits without the GIL. Leaving the ``with`` block waits for all tasks;
+    leaving it by an exception (Ctrl-C, say) cancels what waits and ends what runs.
+
+    Args:
+        settings: How commands are run.
+
+    Raises:
+        RuntimeError: The system gives no more threads; those already started are gone again.
+    """
+
+    def __init__(self, settings: RunSettings | None = None) -> None:
+        self.settings = settings or RunSettings()
+        self._injector: TaskQueue[TaskFuture] = TaskQueue(self.settings.queue_size)
+        self._idle: deque[Worker] = deque()
+        self._own = threading.local()
+        self._limits = Limits(
+            self.settings.timeout,
+            self.settings.max_output_bytes,
+            self.settings.kill_grace_s,
+            self.settings.drain_grace_s,
+        )
+        self._closed = False
+        self._cancelling = False
+        self._submitted = self._cancelled_waiting = 0
+        self._count_lock = threading.Lock()
+        self._workers: list[Worker] = []
+        try:
+            for number in range(self.settings.worker_count):
+                self._workers.append(Worker(number))
+            for worker in self._workers:
+                name = f"procbench-worker-{worker.number}"
+                # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
+                worker.thread = threading.Thread(target=self._work, args=(worker,), name=name, daemon=True)
+                worker.thread.start()
+        except BaseException:
+            self.shutdown(cancel_futures=True)
+            raise
+        _open_schedulers.add(self)
+
+    # --- handing in ---------------------------------------------------------------------------------------------
+
+    def submit(
+        self, task: ProcessTask | Sequence[Argument], *, block: bool = True, timeout: float | None = None
+    ) -> TaskFuture:
+        """Hand in a task and return its future.
+
+        A task handed in from a worker's own thread (a done-callback) goes to that worker's own queue and never waits.
+
+        Args:
+            task: A task, or just its argv.
+            block: Whether to wait for room when ``queue_size`` tasks wait already.
+            timeout: Most seconds to wait.
+
+        Raises:
+            ClosedError: The scheduler was shut down.
+            QueueFullError: There was no room (in time).
+        """
+        future = TaskFuture(task if isinstance(task, ProcessTask) else ProcessTask(task), time.monotonic_ns())
+        worker: Worker | None = getattr(self._own, "worker", None)
+        if worker is not None:
+            if self._closed:
+                raise ClosedError("the scheduler was shut down; make a new one")
+            worker.local.append(future)
+            worker.submitted += 1
+        else:
+            with self._count_lock:
+                self._submitted += 1
+            try:
+                self._injector.put(future, block, timeout)
+            except BaseException as error:
+                with self._count_lock:
+                    self._submitted -= 1
+                self._unpark_one()  # a worker that saw this put on its way may have gone to sleep over it
+                if isinstance(error, QueueShutDownError):
+                    raise ClosedError("the scheduler was shut down; make a new one") from None
+                raise
+        self._unpark_one()
+        return future
+
+    def map(self, tasks: Iterable[ProcessTask | Sequence[Argument]]) -> Iterator[TaskResult]:
+        """Hand in every task now and return an iterator over the results, in the tasks' order.
+
+        The results of tasks that were cancelled while they waited raise ``concurrent.futures.CancelledError``.
+        """
+        futures = deque(self.submit(task) for task in tasks)
+
+        def results() -> Iterator[TaskResult]:
+            try:
+                while futures:
+                    yield futures.popleft().result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return results()
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; the workers end when nothing is left to do. Harmless when called twice.
+
+        Args:
+            wait: Whether to wait for that.
+            cancel_futures: Cancel what waits; what runs goes on to its end.
+        """
+        self._closed = True
+        self._injector.shutdown()
+        if cancel_futures:
+            self._cancel_waiting()
+        while self._unpark_one():
+            pass
+        if wait:
+            for worker in self._workers:
+                if worker.thread is not None and worker.thread.ident is not None:
+                    worker.thread.join()
+                else:
+                    worker.runner.close()  # its thread never began
+            _open_schedulers.discard(self)
+
+    def cancel_running(self, *, kill: bool = False) -> None:
+        """End the commands that run, each with its process group, and cancel what waits; no new task is taken.
+
+        Args:
+            kill: At once by SIGKILL, instead of by SIGTERM with the settings' grace.
+        """
+        self.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.runner.stop(kill=kill)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.cancel_running()
+        try:
+            self.shutdown()
+        except KeyboardInterrupt:
+            self.cancel_running(kill=True)
+            self.shutdown()
+            raise
+
+    def statistics(self) -> SchedulerStatistics:
+        """Return what has been done so far."""
+        workers = tuple(worker.statistics() for worker in self._workers)
+        outcomes = [dict(worker.outcomes) for worker in self._workers]
+        return SchedulerStatistics(
+            submitted=self._submitted + sum(worker.submitted for worker in self._workers),
+            succeeded=sum(o["succeeded"] for o in outcomes),
+            failed=sum(o["failed"] for o in outcomes),
+            timed_out=sum(o["timed_out"] for o in outcomes),
+            cancelled=sum(o["cancelled"] for o in outcomes) + self._cancelled_waiting,
+            queued=self._injector.qsize() + sum(w.queued for w in workers),
+            running=sum(w.running for w in workers),
+            workers=workers,
+        )
+
+    # --- what a worker does -------------------------------------------------------------------------------------
+
+    def _work(self, worker: Worker) -> None:
+        self._own.worker = worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a child that stops reading must not end us
+        try:
+            while (future := self._next(worker)) is not None:
+                self._serve(worker, future)
+        finally:
+            worker.runner.close()
+            # Whoever parked while this worker still had something in its hands has not seen that all is done.
+            while self._unpark_one():
+                pass
+
+    def _next(self, worker: Worker) -> TaskFuture | None:
+        """Return the next task, asleep until there is one; ``None`` when there will be none."""
+        while True:
+            future = self._find(worker)
+            if future is not None:
+                return future
+            if self._drained():
+                return None
+            # First lie down where a submitter looks for sleepers, then look once more: no task is missed either way.
+            self._idle.append(worker)
+            future = self._find(worker)
+            if future is None and not self._drained():
+                worker.parks += 1
+                worker.asleep.acquire()
+                continue
+            try:
+                self._idle.remove(worker)
+            except ValueError:
+                worker.asleep.acquire()  # somebody is waking this worker right now: take the token, or it counts later
+            if future is not None:
+                return future
+
+    def _find(self, worker: Worker) -> TaskFuture | None:
+        try:
+            return worker.local.popleft()
+        except IndexError:
+            pass
+        worker.moving = True
+        try:
+            future = self._from_injector(worker) or self._steal(worker)
+        finally:
+            worker.moving = False
+        if worker.local:
+            self._unpark_one()  # what was just moved here was nowhere to be seen for a moment
+        return future
+
+    def _from_injector(self, worker: Worker) -> TaskFuture | None:
+        """Take one task and, while many wait, some more for the local queue; less and less towards the end."""
+        injector = self._injector
+        try:
+            future = injector.get_nowait()
+            for _ in range(min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))):
+                worker.local.append(injector.get_nowait())
+        except (QueueEmptyError, QueueShutDownError):
+            return worker.local.popleft() if worker.local else None
+        return future
+
+    def _steal(self, worker: Worker) -> TaskFuture | None:
+        """Take half of the first queue that has anything, from its far end, trying every other worker once."""
+        workers = self._workers
+        first = worker.random.randrange(len(workers))
+        for offset in range(len(workers)):
+            victim = workers[(first + offset) % len(workers)]
+            if victim is worker or not victim.local:
+                continue
+            taken = []
+            try:
+                for _ in range((len(victim.local) + 1) // 2):
+                    taken.append(victim.local.pop())
+            except IndexError:
+                pass  # its owner, or another thief, was faster
+            if taken:
+                for future in taken:
+                    future.stolen_from = victim.number
+                worker.steals += 1
+                worker.stolen_tasks += len(taken)
+                oldest = taken.pop()
+                worker.local.extend(reversed(taken))
+                return oldest
+        worker.failed_steals += 1
+        return None
+
+    def _serve(self, worker: Worker, future: TaskFuture) -> None:
+        if self._cancelling:
+            future.cancel()
+        if not future.set_running_or_notify_cancel():
+            worker.outcomes["cancelled"] += 1
+            return
+        worker.running = True
+        try:
+            result = self._execute(worker, future)
+        except BaseException as error:
+            worker.running = False
+            worker.outcomes["failed"] += 1
+            future.set_exception(error)
+            return
+        worker.running = False
+        worker.outcomes[result.outcome] += 1
+        try:
+            future.set_result(result)
+        except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
+            _log.exception("a callback of task %s raised", future.task.id)
+
+    def _execute(self, worker: Worker, future: TaskFuture) -> TaskResult:
+        task = future.task
+        stream = CAPTURE if self.settings.capture else INHERIT
+        limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
+        give_up_s = pause_s = 0.0
+        while True:
+            try:
+                run = worker.runner.run(
+                    task.argv, limits=limits, data=task.stdin, stdout=stream, stderr=stream, cwd=task.cwd, env=task.env
+                )
+            except SpawnLimitError as error:
+                # The system has no process or descriptor left for now. The task stays ours; children that end make room.
+                now = time.monotonic()
+                give_up_s = give_up_s or now + self.settings.spawn_patience_s
+                if now >= give_up_s or worker.runner.stop_asked:
+                    return TaskResult.not_started(task, error, future.submitted_ns, worker.number, future.stolen_from)
+                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                worker.runner.pause(pause_s)
+            except SpawnError as error:
+                return TaskResult.not_started(task, error, future.submitted_ns, worker.number, future.stolen_from)
+            else:
+                return TaskResult.of(task, run, future.submitted_ns, worker.number, future.stolen_from)
+
+    # --- who sleeps, who is done --------------------------------------------------------------------------------
+
+    def _drained(self) -> bool:
+        return self._injector.finished() and not any(worker.local or worker.moving for worker in self._workers)
+
+    def _unpark_one(self) -> bool:
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            return False
+        worker.asleep.release()
+        return True
+
+    def _cancel_waiting(self) -> None:
+        self._cancelling = True  # for what is in a worker's hands between two queues
+        while True:
+            try:
+                self._cancel(self._injector.get_nowait())
+            except (QueueEmptyError, QueueShutDownError):
+                break
+        for worker in self._workers:
+            while worker.local:
+                try:
+                    self._cancel(worker.local.pop())
+                except IndexError:
+                    break
+
+    def _cancel(self, future: TaskFuture) -> None:
+        future.cancel()
+        if not future.set_running_or_notify_cancel():
+            with self._count_lock:
+                self._cancelled_waiting += 1
+
+
+_open_schedulers: weakref.WeakSet[WorkStealingScheduler] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_forgotten_schedulers() -> None:
+    for scheduler in list(_open_schedulers):
+        scheduler.cancel_running()
+        scheduler.shutdown()

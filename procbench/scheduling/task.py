@@ -1,0 +1,145 @@
+"""A task is a command; a task result is how it ended, where it ran and how long it waited."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from procbench.errors import InvalidInputError, SpawnError
+from procbench.io.command import Argument
+from procbench.io.results import RunResult
+
+Outcome = Literal["succeeded", "failed", "timed_out", "cancelled"]
+
+_ids = itertools.count(1)
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTask:
+    """A command to be run.
+
+    Attributes:
+        argv: Program and arguments; never given to a shell.
+        cwd: Working directory; ``None`` for this process's.
+        env: The whole environment; ``None`` for this process's.
+        stdin: Bytes for standard input; ``None`` for ``/dev/null``.
+        timeout: Seconds until it is ended; ``None`` for what the settings say.
+        id: What results refer to; counted up where it is not given.
+        created_ns: When it was made, nanoseconds of ``time.monotonic_ns()``.
+
+    Raises:
+        InvalidInputError: ``argv`` is a string or ``timeout`` is negative. An argv that cannot be run, an empty one say,
+            is not refused here: its result says so, and the other tasks run.
+    """
+
+    argv: Sequence[Argument]
+    cwd: Argument | None = None
+    env: Mapping[str, str] | None = None
+    stdin: bytes | None = None
+    timeout: float | None = None
+    id: int | str = field(default_factory=_ids.__next__)
+    created_ns: int = field(default_factory=time.monotonic_ns)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.argv, str | bytes):
+            raise InvalidInputError(f"argv must be a list such as ['gzip', 'file'], not the string {self.argv!r}")
+        if self.timeout is not None and not self.timeout >= 0:
+            raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
+
+    @property
+    def command(self) -> str:
+        """The program."""
+        return os.fsdecode(self.argv[0]) if self.argv else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult(RunResult):
+    """How a task ended: everything that a ``RunResult`` says, and what the scheduler knows.
+
+    Attributes:
+        task: The task.
+        error: Why it could not be started; ``None`` if it was.
+        submitted_ns: When it was handed to the scheduler, nanoseconds of ``time.monotonic_ns()``.
+        worker: Number of the worker that ran it, from 0.
+        stolen_from: Number of the worker whose queue it was stolen from; ``None`` if it was not stolen.
+    """
+
+    task: ProcessTask
+    error: SpawnError | None
+    submitted_ns: int
+    worker: int
+    stolen_from: int | None
+
+    @classmethod
+    def of(cls, task: ProcessTask, run: RunResult, submitted_ns: int, worker: int, stolen_from: int | None) -> Self:
+        """Return what ``run`` says about ``task``."""
+        return cls(*_run_fields(run), *(task, None, submitted_ns, worker, stolen_from))
+
+    @classmethod
+    def not_started(
+        cls, task: ProcessTask, error: SpawnError, submitted_ns: int, worker: int, stolen_from: int | None
+    ) -> Self:
+        """Return the result of a task whose command could not be started; what could not be measured is NaN or 0."""
+        now = time.monotonic_ns()
+        nothing = RunResult(
+            args=task.argv,
+            returncode=None,
+            stdout=None,
+            stderr=None,
+            stdout_bytes=0,
+            stderr_bytes=0,
+            truncated=False,
+            stdin_bytes=0,
+            stdin_error=None,
+            user_s=math.nan,
+            system_s=math.nan,
+            peak_memory_bytes=0,
+            peak_memory_is_bound=True,
+            minor_faults=0,
+            major_faults=0,
+            voluntary_switches=0,
+            involuntary_switches=0,
+            pid=0,
+            started_ns=now,
+            ended_ns=now,
+            timed_out=False,
+            cancelled=False,
+            stop_phase=None,
+            pipe_held_by_descendant=False,
+        )
+        return cls(*_run_fields(nothing), *(task, error, submitted_ns, worker, stolen_from))
+
+    @property
+    def outcome(self) -> Outcome:
+        """One word for the end: ``succeeded`` (status 0), ``failed``, ``timed_out`` or ``cancelled``."""
+        if self.timed_out:
+            return "timed_out"
+        if self.cancelled:
+            return "cancelled"
+        return "succeeded" if self.returncode == 0 else "failed"
+
+    @property
+    def queue_wait_s(self) -> float:
+        """Seconds between handing it in and the beginning of its spawn."""
+        return (self.started_ns - self.submitted_ns) / _SECOND_NS
+
+    def check_returncode(self) -> None:
+        """Raise if the command failed.
+
+        Raises:
+            SpawnError: It could not be started.
+            CommandFailedError: Its status is not 0.
+        """
+        if self.error is not None:
+            raise self.error
+        RunResult.check_returncode(self)
+
+
+_run_fields: Callable[[RunResult], tuple[Any, ...]] = operator.attrgetter(*(f.name for f in fields(RunResult)))
