@@ -7,6 +7,7 @@ import math
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from procbench.analysis.statistics import (
 )
 from procbench.errors import InvalidInputError
 
+HERE = Path(__file__).parents[1]
 STEADY = [1.00, 1.02, 0.99, 1.01, 1.00, 0.98, 1.03, 1.00]
 
 
@@ -206,5 +208,5 @@ def test_an_estimate_holds_the_median_and_an_interval_around_it():
 def test_importing_the_module_loads_no_numeric_library():
     """numpy, scipy and pandas wait until something is computed."""
     code = "import sys, procbench.analysis.statistics as _; print({'numpy', 'scipy', 'pandas'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
