@@ -205,8 +205,18 @@ def test_an_estimate_holds_the_median_and_an_interval_around_it():
         estimate([1.0, math.nan])
 
 
-def test_importing_the_module_loads_no_numeric_library():
-    """numpy, scipy and pandas wait until something is computed."""
-    code = "import sys, procbench.analysis.statistics as _; print({'numpy', 'scipy', 'pandas'} & set(sys.modules))"
+def test_importing_the_laboratory_loads_no_heavy_library():
+    """numpy, scipy, pandas, pyarrow and psutil wait until something is computed, drawn or recorded."""
+    rooms = [
+        "analysis.statistics",
+        "cpu.topology",
+        "monitoring.pressure",
+        "lab.host",
+        "lab.noise",
+        "lab.store",
+        "lab.trials",
+    ]
+    code = f"import sys; [__import__('procbench.' + room) for room in {rooms}]"
+    code += "; print({'numpy', 'scipy', 'pandas', 'pyarrow', 'psutil'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import math
 import os
 import random
 import secrets
@@ -17,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,6 +30,7 @@ from procbench.lab.files import write_atomically
 from procbench.lab.host import HostFacts, read_host
 from procbench.lab.runs import git_revision
 from procbench.lab.store import QUARANTINE, Store, read_run
+from procbench.lab.trials import Condition, measure
 
 HERE = Path(__file__).parents[1]
 EFFECT = Effect(1.18, 1.12, 1.25, 0.95, 12, "four", "one", 0.02)
@@ -92,6 +96,36 @@ def test_a_run_comes_back_as_it_was_recorded(tmp_path: Path, host: HostFacts):
     assert run.recorded_at.tzinfo is not None
     assert loaded.quarantined == ()
     assert list(loaded.frame())[:5] == ["experiment", "recorded_at", "host_id", "run_id", "block"]
+
+
+def test_what_was_measured_can_be_recorded(tmp_path: Path, host: HostFacts):
+    """Trials of a measurement too short for intervals, factors and all, come back with their unknown effects."""
+    conditions = [Condition("one", lambda: 2.0, {"workers": 1}), Condition("two", lambda: 1.0, {"pinned": True})]
+    trials = measure(conditions, baseline="one", larger_is_better=False, min_blocks=1, max_blocks=1)
+    store = Store(tmp_path)
+    for _ in range(2):
+        store.record(trials.frame(), experiment="x", host=host, effects=trials.effects())
+    loaded = store.load()
+    assert loaded.runs[0].effects == tuple(trials.effects())
+    assert math.isinf(loaded.runs[0].effects[0].high)
+    assert len(loaded.frame()) == 2 * len(trials.frame())
+    assert str(loaded.frame()["recorded_at"].dtype).endswith("UTC]")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, host: HostFacts, kind: str):
+    """A folder or named pipe called like a run neither stops nor blocks the reading."""
+    good = Store(tmp_path).record(frame(), experiment="x", host=host)
+    other = tmp_path / "20260101T000000Z-x-0123456789abcdef.parquet"
+    other.mkdir() if kind == "folder" else os.mkfifo(other)
+    assert [run.path for run in Store(tmp_path).load().runs] == [good]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_history(tmp_path: Path):
+    """R06: a history that cannot be seen is not the same as none."""
+    (tmp_path / "data").write_bytes(b"a file where the folder should be")
+    with pytest.raises(RecordError, match="cannot read the folder"):
+        Store(tmp_path / "data").load()
 
 
 def test_files_and_folders_are_their_owners_alone(tmp_path: Path, host: HostFacts):
@@ -213,7 +247,7 @@ def test_a_kill_at_any_system_call_leaves_the_run_absent_or_whole(tmp_path: Path
         temporary.unlink(missing_ok=True)
         loaded = Store(root).load()
         assert ([run.path for run in loaded.runs], loaded.quarantined) == ([old], ())
-    assert {"openat", "write", "fsync", "rename", "close"} <= set(calls)
+    assert {"openat", "write", "fsync", "close"} <= set(calls)
     assert set(outcomes) == {"absent", "whole"}
     assert outcomes == sorted(outcomes), "once whole, the run stays whole"
 
@@ -375,6 +409,20 @@ def test_a_file_that_is_no_run_is_moved_aside(tmp_path: Path, host: HostFacts, n
     loaded = Store(tmp_path).load()
     assert [run.path for run in loaded.runs] == [good]
     assert [path.name for path, _ in loaded.quarantined] == [name]
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, b"", b"[]", b"{}", b'{"schema_version": "one"}', b'{"schema_version": 1, "effects": [7]}']
+)
+def test_a_foreign_file_under_a_runs_name_is_moved_aside(tmp_path: Path, metadata: bytes | None):
+    """R03: a whole Parquet file with the right hash, but without a run's metadata, is no run."""
+    table = pa.table({"value": [1.0]}).replace_schema_metadata({} if metadata is None else {b"procbench": metadata})
+    pq.write_table(table, tmp_path / "foreign")
+    digest = hashlib.sha256((tmp_path / "foreign").read_bytes()).hexdigest()[:16]
+    (tmp_path / "foreign").rename(tmp_path / f"20260101T000000Z-x-{digest}.parquet")
+    loaded = Store(tmp_path).load()
+    assert loaded.runs == ()
+    assert "is no recorded run" in loaded.quarantined[0][1]
 
 
 def test_a_folder_that_cannot_be_written_is_still_read(

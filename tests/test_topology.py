@@ -115,12 +115,12 @@ def test_the_tightest_parent_counts(tmp_path: Path):
 def test_a_version_1_quota_is_read_beside_an_empty_version_2(tmp_path: Path, text: str, expected: float | None):
     """Both versions may be mounted at once; here only version 1 has the cpu controller, and a space in its path."""
     files = {
-        "proc/self/cgroup": "4:cpu,cpuacct:/docker/abc\n0::/docker/abc\n",
+        "proc/self/cgroup": "4:cpu,cpuacct:/docker/abc/inner\n0::/docker/abc/inner\n",
         "proc/self/mountinfo": MOUNT_V1.format(root="/docker/abc", point=r"/sys/my\040cpu")
         + MOUNT_V2.format(root="/", point="/sys/unified"),
-        "sys/my cpu/cpu.cfs_quota_us": text,
-        "sys/my cpu/cpu.cfs_period_us": "100000",
-        "sys/unified/docker/abc/cgroup.procs": "",
+        "sys/my cpu/inner/cpu.cfs_quota_us": text,
+        "sys/my cpu/inner/cpu.cfs_period_us": "100000",
+        "sys/unified/docker/abc/inner/cgroup.procs": "",
     }
     assert topology.cgroup_cpu_quota(write(tmp_path, files)) == expected
 

@@ -181,6 +181,18 @@ def test_an_interrupt_keeps_the_finished_blocks(struck: int):
     assert len(trials.frame()) == len(trials.trials)
 
 
+def test_whoever_watches_may_stop_it():
+    """A Stop button raises KeyboardInterrupt from on_progress; the finished blocks stay, the last one included."""
+    machine = Machine()
+
+    def stop(progress: Progress) -> None:
+        if progress.blocks == 3:
+            raise KeyboardInterrupt
+
+    trials = machine.measure(machine.condition("one", 1.0), machine.condition("two", 1.0), on_progress=stop)
+    assert (trials.stopped_because, trials.blocks) == ("interrupted", 3)
+
+
 def test_a_condition_that_raises_ends_it_with_its_name_and_block():
     """The error says which condition and block, chains the cause and pickles."""
     machine = Machine()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect
-from procbench.errors import DamagedRunError, InvalidInputError, NewerSchemaError
+from procbench.errors import DamagedRunError, InvalidInputError, NewerSchemaError, RecordError
 from procbench.lab.files import write_atomically
 from procbench.lab.host import HostFacts
 from procbench.lab.names import safe_name
@@ -121,15 +121,20 @@ class Store:
 
         Returns:
             The runs, oldest first; none if the folder does not exist.
+
+        Raises:
+            RecordError: The folder itself cannot be read.
         """
         runs: list[RecordedRun] = []
         refused: list[tuple[Path, str]] = []
-        for path in sorted(self.root.glob("*.parquet")):
+        for path in self._files():
             named = _NAME.fullmatch(path.name)
             if experiment is not None and named and named["experiment"] != safe_name(experiment):
                 continue
             try:
                 run = read_run(path)
+            except FileNotFoundError:  # deleted, or moved aside by another process, which reports it
+                continue
             except DamagedRunError as error:
                 refused.append((path, f"{error}; {self._quarantine(path)}"))
             except (NewerSchemaError, OSError) as error:
@@ -138,6 +143,16 @@ class Store:
                 if experiment in {None, run.experiment} and host_id in {None, run.host_id}:
                     runs.append(run)
         return LoadedRuns(tuple(sorted(runs, key=lambda run: (run.recorded_at, run.run_id))), tuple(refused))
+
+    def _files(self) -> list[Path]:
+        """Return the regular files that may be runs; names that begin with a dot are unfinished."""
+        try:
+            found = [path for path in self.root.iterdir() if path.suffix == ".parquet" and path.is_file()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RecordError(f"cannot read the folder {self.root}: {error.strerror}") from error
+        return sorted(path for path in found if not path.name.startswith("."))
 
     def _quarantine(self, path: Path) -> str:
         """Move a damaged file aside without touching what lies there, and say where it is now."""

