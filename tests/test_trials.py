@@ -214,13 +214,26 @@ def test_a_value_that_is_no_positive_number_ends_it(value: Any):
         Machine().measure(Condition("one", lambda: 1.0), Condition("two", lambda: value))
 
 
-def test_progress_is_told_after_each_block():
+def test_progress_is_told_after_each_block_when_looking_is_quick():
     """Warm-up first, without effects; then one more block each time, with the effects so far."""
     machine, told = Machine(), list[Progress]()
     machine.measure(machine.condition("one", 1.0), machine.condition("two", 1.0), max_blocks=6, on_progress=told.append)
     assert [progress.blocks for progress in told] == [0, 1, 2, 3, 4, 5, 6]
     assert [len(progress.effects) for progress in told] == [0, 1, 1, 1, 1, 1, 1]
     assert told[-1].elapsed_s == pytest.approx(21, rel=0.1)
+
+
+def test_looking_takes_a_small_share_of_the_time():
+    """When a look takes a second and a block three, twenty seconds of blocks lie between two looks."""
+    machine, told = Machine(noise=0), list[Progress]()
+    steady = [Condition(name, lambda: machine.clock.spend(1.0)) for name in ("one", "two")]
+
+    def slow_to_draw(progress: Progress) -> None:
+        told.append(progress)
+        machine.clock.spend(1.0)
+
+    machine.measure(*steady, max_blocks=16, min_blocks=16, warmup_blocks=0, on_progress=slow_to_draw)
+    assert [progress.blocks for progress in told] == [1, 8, 15, 16]
 
 
 def test_a_larger_rate_is_better():

@@ -43,7 +43,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a measurement has come, told after each block.
+    """How far a measurement has come.
 
     Attributes:
         blocks: Finished blocks, warm-up not counted.
