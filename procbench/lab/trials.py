@@ -89,7 +89,7 @@ def measure(
         confidence: Nominal coverage of the intervals.
         seed: Seeds the order of trials and the bootstrap.
         aa: Run the baseline twice per block, to know the noise floor.
-        on_progress: Told at each look, at the last block too. It may raise KeyboardInterrupt, as a Stop button does, to end it.
+        on_progress: Told at each look, and at the last block. It may raise KeyboardInterrupt to end the measurement.
         clock: Monotonic seconds.
 
     Returns:
@@ -110,7 +110,8 @@ def measure(
         budget_s=budget_s,
         confidence=confidence,
     )
-    paired_effect([1.0], [1.0], larger_is_better=True)  # imports what is needed before the budget runs
+    ones = [1.0] * fewest_blocks(confidence)
+    paired_effect(ones, ones, larger_is_better=True, resamples=9)  # imports scipy before the budget runs
     loop = _Loop(runs, seed=seed, warmup_blocks=warmup_blocks, clock=clock)
 
     def results(reason: StopReason) -> Trials:
