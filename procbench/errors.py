@@ -109,6 +109,25 @@ class CommandTimeoutError(ProcbenchError, subprocess.TimeoutExpired):
         return type(self), (self.cmd, self.timeout, self.output, self.stderr)
 
 
+class TrialError(ProcbenchError, RuntimeError):
+    """A condition raised, or returned what is no value, so that its measurement ended.
+
+    Attributes:
+        condition: Its name.
+        block: The block it happened in, from 0, warm-up included.
+        reason: What went wrong.
+    """
+
+    def __init__(self, condition: str, block: int, reason: str) -> None:
+        super().__init__(f"condition {condition!r} failed in block {block}: {reason}")
+        self.condition = condition
+        self.block = block
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.condition, self.block, self.reason)
+
+
 class RecordError(ProcbenchError):
     """A recorded run cannot be written or read; the message names the file."""
 
