@@ -50,8 +50,8 @@ def run_child(
 ) -> ChildEnd:
     """Run a child that is the subreaper of what it starts; end its whole family at the limit.
 
-    Its streams are files, not pipes: a forgotten grandchild that holds a pipe open would make the reader wait for it. No
-    process of the family survives this call, however it ends, Ctrl-C included.
+    Its streams are files, not pipes: a forgotten grandchild that holds a pipe open would make the reader wait for it.
+    No process of the family survives this call, however it ends, Ctrl-C included.
 
     Args:
         argv: The command.
@@ -65,7 +65,11 @@ def run_child(
     (folder / "stdin").write_text(job, encoding="utf-8")
     start = time.monotonic()
     timed_out = False
-    with (folder / "stdin").open("rb") as stdin, (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+    with (
+        (folder / "stdin").open("rb") as stdin,
+        (folder / "stdout").open("wb") as out,
+        (folder / "stderr").open("wb") as err,
+    ):
         child = subprocess.Popen(
             argv,
             stdin=stdin,

@@ -1,9 +1,9 @@
 """End a child with all its descendants, wherever they hide.
 
 A Jupyter kernel starts in a session of its own and its children may start more of them, so killing a process group is
-not enough. Two facts are: a *subreaper* keeps every descendant in its own tree, even daemons (prctl(2),
-PR_SET_CHILD_SUBREAPER, Linux 3.4), and a *stopped* one cannot add to it. So the family is ended while its head is stopped,
-and the head last. Where the head was killed by somebody else its orphans are found by a marker in their environment.
+not enough. Two facts help: a *subreaper* keeps every descendant in its own tree, even daemons (prctl(2),
+PR_SET_CHILD_SUBREAPER, Linux 3.4), and a *stopped* one cannot add to it. So the family is ended while its head is
+stopped, and the head last. Where somebody else killed the head, a marker in the environment tells its orphans.
 """
 
 from __future__ import annotations

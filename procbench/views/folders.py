@@ -1,8 +1,8 @@
 """Build a report's folder out of sight, and let it appear as a whole.
 
-Readers of ``latest`` see the previous report until the new one is complete; a report that is killed leaves a hidden folder,
-which the next one removes. Whether its builder still lives is told by a lock, not by a pid: pids are used again, and say
-nothing across containers that share a folder.
+Readers of ``latest`` see the previous report until the new one is complete; a report that is killed leaves a hidden
+folder, which the next one removes. Whether its builder still lives is told by a lock, not by a pid: pids are used
+again, and say nothing across containers that share a folder.
 """
 
 from __future__ import annotations

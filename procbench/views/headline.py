@@ -1,4 +1,4 @@
-"""What a notebook found, in one sentence: the words, the effect with its interval, and a figure that keeps its alt text.
+"""What a notebook found: the words, the effect with its interval, and a figure that keeps its alt text.
 
 A notebook's last-but-one cell, tagged ``headline``, displays a `Headline` and one `show_figure`; the report reads both
 back from the executed notebook's outputs. Whatever comes back is data of unknown origin, so it is checked again.
@@ -38,9 +38,9 @@ class Headline:
     Attributes:
         title: The question's short name, a few words.
         sentence: The answer in plain words.
-        effect: ``None`` where nothing was compared, else a mapping of plain JSON values: ``ratio``, ``low`` and ``high``
-            (all above 0; 1 is "no difference"), ``confidence`` (0 to 1), ``blocks`` (a count), ``noise_floor`` (the
-            ratio that two equal commands still show, as a distance from 1) and ``verdict`` (a word or two).
+        effect: ``None`` where nothing was compared, else a mapping of plain JSON values: ``ratio``, ``low`` and
+            ``high`` (all above 0; 1 is "no difference"), ``confidence`` (0 to 1), ``blocks`` (a count), ``noise_floor``
+            (how far from 1 the ratio of two equal commands still lies, 0.02 for 2 %) and ``verdict`` (a few words).
         picture_alt: What the small picture shows, for a reader who does not see it.
     """
 
@@ -67,8 +67,8 @@ class Headline:
             data: What the notebook holds under `HEADLINE_MIME`: a mapping, or its JSON text.
 
         Returns:
-            A headline of bounded texts and plain numbers. An effect without three positive finite numbers for ``ratio``,
-            ``low`` and ``high`` is dropped, because an interval cannot be drawn from it.
+            A headline of bounded texts and plain numbers. An effect without positive finite numbers for ``ratio``,
+            ``low`` and ``high`` is dropped, because no interval can be drawn from it.
 
         Raises:
             InvalidInputError: It is no mapping, or title and sentence are no texts.
@@ -156,8 +156,8 @@ class _ShownFigure:
 def show_figure(figure: Figure, alt: str, *, scale: float = 2.0) -> _ShownFigure:
     """Draw a matplotlib figure so that its alt text survives the export to HTML.
 
-    The figure is drawn at once and closed, because the inline backend would show an open one a second time at the end of
-    the cell. Put the call last in its cell, or hand the result to ``display``.
+    The figure is drawn at once and closed, because the inline backend would show an open one a second time at the end
+    of the cell. Put the call last in its cell, or hand the result to ``display``.
 
     Args:
         figure: Any matplotlib figure, of pyplot or not.

@@ -1,8 +1,8 @@
 """The Python kernel that runs a notebook of a report, reachable over Unix sockets only.
 
-``python -m procbench.views.kernel -f CONNECTION_FILE``. ipykernel takes its channels from the connection file, and those
-can be ``ipc``. But its output thread opens one more TCP port on 127.0.0.1, through which forked children send what they
-print; here that socket stands in the same private folder as the others.
+``python -m procbench.views.kernel -f CONNECTION_FILE``. ipykernel takes its channels from the connection file, and
+those can be ``ipc``. But its output thread opens one more TCP port on 127.0.0.1, through which forked children send
+what they print; here that socket stands in the same private folder as the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
             pipe_out.connect(self._forked_address)
             return context, pipe_out
 
-    kernelapp.IOPubThread = LocalIOPubThread
+    vars(kernelapp)["IOPubThread"] = LocalIOPubThread  # the name by which the kernel makes its output thread
     kernelapp.launch_new_instance()
 
 

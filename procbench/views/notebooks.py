@@ -53,8 +53,8 @@ class Parameter:
 def notebook_folders() -> tuple[Path, ...]:
     """Return the folders that may hold the notebooks: the installed package's first, then the checkout's.
 
-    An editable install has no ``procbench/notebooks``, so its notebooks come from the checkout. The working folder plays
-    no part.
+    An editable install has no ``procbench/notebooks``, so its notebooks come from the checkout. The working folder
+    plays no part.
     """
     package = Path(__file__).resolve().parent.parent
     return package / "notebooks", package.parent / "notebooks"
@@ -110,7 +110,8 @@ def read_notebook(path: Path) -> NotebookNode:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cells without ids are fine here; the writer adds them
             text = path.read_text(encoding="utf-8")
-            notebook = nbformat.convert(nbformat.reader.reads(text), 4)
+            # not nbformat.read, which only logs that a notebook is invalid
+            notebook: NotebookNode = nbformat.convert(nbformat.reader.reads(text), 4)  # type: ignore[no-untyped-call]
             nbformat.validate(notebook)
     except FileNotFoundError as error:
         raise NotebookError(f"there is no notebook at {path}") from error
@@ -148,7 +149,8 @@ def declared_parameters(notebook: NotebookNode, name: str) -> tuple[Parameter, .
     found: dict[str, Parameter] = {}
     for statement in statements:
         if isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets, value, annotation = [statement.target], statement.value, ast.unparse(statement.annotation)
+            targets: list[ast.expr] = [statement.target]
+            value, annotation = statement.value, ast.unparse(statement.annotation)
         elif isinstance(statement, ast.Assign):
             targets, value, annotation = list(statement.targets), statement.value, ""
         else:
@@ -165,8 +167,9 @@ def declared_parameters(notebook: NotebookNode, name: str) -> tuple[Parameter, .
 def check_parameters(declared: Sequence[Parameter], requested: Mapping[str, object]) -> dict[str, Plain]:
     """Return the requested values, converted to what the notebook declares, as plain JSON values.
 
-    A text, as it comes from ``--set name=value``, is read as the declared type says: ``3``, ``0.5``, ``true``/``false``,
-    ``none``, ``1,2,4`` or ``[1, 2, 4]``; where the parameter takes text it stays what it is. Tuples become lists.
+    A text, as it comes from ``--set name=value``, is read as the declared type says: ``3``, ``0.5``, ``true`` or
+    ``false``, ``none``, ``1,2,4`` or ``[1, 2, 4]``; where the parameter takes text it stays what it is. Tuples become
+    lists.
 
     Args:
         declared: What `declared_parameters` returned.
@@ -179,11 +182,8 @@ def check_parameters(declared: Sequence[Parameter], requested: Mapping[str, obje
     checked: dict[str, Plain] = {}
     for name, value in requested.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name) or name not in known:
-            shown = ", ".join(f"{p.name} ({p.annotation or type(p.default).__name__})" for p in declared)
-            raise InvalidInputError(
-                f"the notebook has no parameter {str(name)[:80]!r}; it declares: {shown or 'none'}"
-            )
-        checked[str(name)] = _converted(known[name], value)
+            raise InvalidInputError(f"the notebook has no parameter {str(name)[:80]!r}; {_listed(declared)}")
+        checked[str(name)] = _converted(known[name], value, declared)
     return checked
 
 
@@ -248,7 +248,7 @@ def _type_names(parameter: Parameter) -> tuple[set[str], set[str]]:
     return types, items
 
 
-def _converted(parameter: Parameter, value: object) -> Plain:
+def _converted(parameter: Parameter, value: object, declared: Sequence[Parameter]) -> Plain:
     """Return one value as its declared type, plain."""
     types, items = _type_names(parameter)
     try:
@@ -265,7 +265,8 @@ def _converted(parameter: Parameter, value: object) -> Plain:
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         wanted = parameter.annotation or type(parameter.default).__name__
         raise InvalidInputError(
-            f"the parameter {parameter.name!r} takes {wanted} (like {parameter.default!r}), not {_shown(value)}: {error}"
+            f"the parameter {parameter.name!r} takes {wanted} (like {_shown(parameter.default)}), "
+            f"not {_shown(value)}: {error}; {_listed(declared)}"
         ) from error
 
 
@@ -302,6 +303,12 @@ def _fitting(value: object, types: set[str]) -> object:
     if name == "int" and "float" in types:
         return float(value)  # type: ignore[arg-type]  # an int, as its name says
     raise ValueError(f"a {type(value).__name__} is not expected")
+
+
+def _listed(declared: Sequence[Parameter]) -> str:
+    """Return what a notebook declares, for an error message."""
+    names = ", ".join(f"{p.name} ({p.annotation or type(p.default).__name__})" for p in declared)
+    return f"it declares: {names or 'none'}"
 
 
 def _shown(value: object) -> str:

@@ -2,8 +2,8 @@
 
 A process of its own for each notebook, because papermill changes the working folder of the whole process, can hang, and
 leaves processes behind when it is ended. The job is one JSON object, see `RenderJob`; the answer is one JSON line, see
-`RenderOutcome`. This process is the subreaper of everything that the notebook starts, and ends all of it before it ends:
-at the end, on SIGTERM, on Ctrl-C, and when its parent is gone.
+`RenderOutcome`. This process is the subreaper of everything that the notebook starts, and ends all of it before it ends
+itself: when the notebook is done, on SIGTERM, on Ctrl-C, and when its parent is gone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXIT_STATUS: Mapping[str, int] = {"ok": 0, "failed": 3, "timed_out": 4, "kernel_
 """The process's exit status for each outcome; 2 is a job that makes no sense, 143 and 130 are signals."""
 
 _IOPUB_TIMEOUT_S = 60  # papermill's own 4 s are fatal on a busy machine
-_LONGEST_SOCKET_FOLDER = 80  # a Unix socket's path has 108 bytes (unix(7)); the rest is for its name
+_LONGEST_BASE = 70  # a Unix socket's path has 108 bytes (unix(7)); the rest is for our folder and the socket's name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RenderJob:
 
     Attributes:
         notebook: Absolute path of the notebook.
-        output: Absolute path for the executed notebook; it appears whole or not at all, and at ``partial_output`` first.
+        output: Absolute path for the executed notebook; it appears whole or not at all.
         parameters: Plain JSON values by name; checked against the notebook's declaration.
         cell_timeout_s: Limit for each cell, in seconds; rounded up to whole ones.
         cwd: Working folder of the kernel.
@@ -104,7 +104,9 @@ class RenderOutcome:
 def scratch_folder() -> Iterator[Path]:
     """Make a private folder whose path is short enough for Unix sockets, and remove it at the end."""
     base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="procbench-", dir=base if len(os.fsencode(base)) < 60 else "/tmp"))  # noqa: S108 - mkdtemp makes it 0700
+    if len(os.fsencode(base)) > _LONGEST_BASE:
+        base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of mode 0700 with a name that nobody can guess
+    folder = Path(tempfile.mkdtemp(prefix="procbench-", dir=base))
     try:
         yield folder
     finally:
@@ -133,7 +135,7 @@ def child_environment(scratch: Path, inherited: Mapping[str, str]) -> dict[str, 
     spec = scratch / "data" / "kernels" / "python3"
     spec.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "procbench.views.kernel", "-f", "{connection_file}"]
-    spec.joinpath("kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     env["JUPYTER_PATH"] = str(scratch / "data")  # comes before the interpreter's own kernels, the data folder does not
     package_home = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_home, env.get("PYTHONPATH")]))
