@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from procbench.errors import InvalidInputError
@@ -132,13 +133,16 @@ def sanitise(html: object) -> str:
     """
     import bleach
     from bs4 import BeautifulSoup
+    from bs4.formatter import HTMLFormatter
 
     soup = BeautifulSoup(html.decode("utf-8", "replace") if isinstance(html, bytes) else str(html), "html.parser")
     for element in soup(_DROPPED_WHOLE):
         element.decompose()
     _fit_into_page(soup)
-    # bleach comes last, so that it judges exactly the text that ends on the page.
-    clean: str = bleach.clean(str(soup), tags=_TAGS, attributes=_allowed, protocols=["http", "https", "mailto", "data"])
+    # Quotes are written as entities, because bleach escapes a value in single quotes a second time. It comes last, so
+    # that it judges exactly the text that ends on the page.
+    markup = soup.decode(formatter=HTMLFormatter(entity_substitution=escape))
+    clean: str = bleach.clean(markup, tags=_TAGS, attributes=_allowed, protocols=["http", "https", "mailto", "data"])
     return clean
 
 
