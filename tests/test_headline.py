@@ -6,6 +6,7 @@ import base64
 
 import nbformat
 import pytest
+
 from procbench.errors import InvalidInputError
 from procbench.views.fragments import read_headline, to_fragment
 from procbench.views.headline import HEADLINE_MIME, Headline, show_figure

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from procbench.errors import InvalidInputError, NotebookError
 from procbench.views import notebooks
 from procbench.views.notebooks import (
@@ -91,7 +92,7 @@ def test_a_corrupt_notebook_is_refused_by_name(tmp_path, content):
     """R10: typed, and the message names the file."""
     path = tmp_path / "corrupt.ipynb"
     path.write_bytes(content)
-    with pytest.raises(NotebookError, match="corrupt.ipynb"):
+    with pytest.raises(NotebookError, match=r"corrupt\.ipynb"):
         read_notebook(path)
 
 
@@ -105,7 +106,11 @@ def test_a_missing_notebook_an_address_and_a_folder_are_refused_by_name(tmp_path
 
 
 def test_parameters_are_read_with_type_and_help_and_never_run(tmp_path):
-    source = "import os\nworkers: int = 4  # how many\nshare = -0.5\nbatches: tuple[int, ...] = (1, 2)\nnothing: int | None = None"
+    source = """import os
+workers: int = 4  # how many
+share = -0.5
+batches: tuple[int, ...] = (1, 2)
+nothing: int | None = None"""
     path = write(tmp_path / "a.ipynb", source, "later = 3")
     assert declared_parameters(read_notebook(path), str(path)) == (
         Parameter("workers", 4, "int", "how many"),
@@ -125,7 +130,7 @@ def test_a_notebook_without_a_parameters_cell_declares_none(tmp_path):
 )
 def test_a_default_that_is_no_plain_literal_is_refused_by_name(tmp_path, source):
     path = write(tmp_path / "odd.ipynb", source)
-    with pytest.raises(NotebookError, match="odd.ipynb"):
+    with pytest.raises(NotebookError, match=r"odd\.ipynb"):
         declared_parameters(read_notebook(path), str(path))
 
 

@@ -229,16 +229,11 @@ def _described(problem: Exception | None, cell: int | None) -> RenderOutcome:
 def _end_at_once(status: int) -> None:
     """End everything that was started, and this process; safe from a signal handler and from any thread."""
     end_descendants(os.getpid())
-    if _scratch is not None:
-        shutil.rmtree(_scratch, ignore_errors=True)
     os._exit(status)
 
 
-_scratch: Path | None = None
-
-
-def _end_with_parent() -> None:
-    """End this process with all it started as soon as its parent is gone, whatever killed that."""
+def _end_with_parent(scratch: Path) -> None:
+    """End this process with all it started as soon as its parent is gone, and clean up in its place."""
     parent = os.getppid()
     handle = os.pidfd_open(parent)
 
@@ -246,7 +241,9 @@ def _end_with_parent() -> None:
         poller = select.poll()
         poller.register(handle, select.POLLIN)
         poller.poll()
-        _end_at_once(1)
+        end_descendants(os.getpid())
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
 
     if os.getppid() != parent:
         _end_at_once(1)
@@ -255,17 +252,15 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Execute the job on stdin; write one JSON line to stdout and return the exit status."""
-    global _scratch  # noqa: PLW0603 - the signal handler has no other way to know it
     become_subreaper()
     signal.signal(signal.SIGTERM, lambda *_: _end_at_once(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: _end_at_once(128 + signal.SIGINT))
-    _end_with_parent()
     # The kernel inherits stdout, and what the notebook's children write there must not mix with the answer.
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         job = RenderJob.from_json(sys.stdin.read())
-        _scratch = job.scratch
+        _end_with_parent(job.scratch)
         environment = child_environment(job.scratch, os.environ)
         os.environ.clear()
         os.environ.update(environment)
