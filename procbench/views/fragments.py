@@ -53,6 +53,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_FINE_COLOUR = re.compile(r"\x1b\[[0-9;:]*[34]8[;:][0-9;:]*m")  # of 256 or more: unreadable on one of light and dark
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 
@@ -162,9 +163,12 @@ def _allowed(tag: str, name: str, value: str) -> bool:
 
 
 def _fit_into_page(soup: BeautifulSoup) -> None:
-    """Let headings follow the page's own one, and wide tables scroll, with the keyboard too."""
+    """Let headings follow the page's own one, wide tables scroll, with the keyboard too, and no picture stay empty."""
     for heading in soup("h1"):
         heading.name = "h2"
+    for image in soup("img"):
+        if not _PICTURE.fullmatch(str(image.get("src", ""))):
+            image.replace_with(f"[picture that is not part of the notebook: {image.get('alt') or 'no description'}]")
     for table in soup("table"):
         box = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"})
         table.wrap(box)
@@ -201,5 +205,5 @@ def _shown_text(text: str) -> str:
         half = _LONGEST_OUTPUT // 2
         left_out = len(text) - 2 * half
         text = f"{text[:half]}\n... {left_out:,} characters left out; the notebook has them ...\n{text[-half:]}"
-    text = re.sub(r"[^\n]*\r(?=[^\r\n])", "", text)
-    return _CONTROL.sub("", _ESCAPE.sub("", text))
+    text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return _CONTROL.sub("", _ESCAPE.sub("", _FINE_COLOUR.sub("", text)))
