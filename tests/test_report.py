@@ -417,6 +417,16 @@ def test_two_reports_of_one_second_stand_side_by_side(tmp_path):
     assert not (tmp_path / "latest" / ".lock").exists()
 
 
+def test_a_link_that_cannot_be_swapped_still_leads_to_the_previous_report(tmp_path, monkeypatch):
+    """R09: latest is replaced, never removed first."""
+    first = build_report([], out_root=tmp_path, host="h")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with folders.building_folder(tmp_path) as folder, pytest.raises(OSError, match="Input/output"):
+        folders._point(tmp_path / "latest", folder.name)
+    assert (tmp_path / "latest").resolve() == first.path
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", "latest", first.path.name])
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "a"
     folders.write_atomically(target, "old")
