@@ -68,7 +68,6 @@ def test_numpy_numbers_become_plain_json_and_what_is_not_finite_becomes_nothing(
         [],
         "0.7",
         {},
-        {"ratio": 0.7},
         {"ratio": "0.7", "low": 0.6, "high": 0.8},
         {"ratio": 0, "low": 0, "high": 0},
         {"ratio": -1, "low": 0.6, "high": 0.8},
@@ -80,6 +79,15 @@ def test_an_effect_that_cannot_be_drawn_is_dropped_and_the_sentence_stays(effect
     headline = Headline.from_json({"title": "t", "sentence": "s", "effect": effect})
     assert headline.effect is None
     assert headline.effect_text() == ""
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, None), (None, None), (0, 0), (2, 1), ("1", "2"), (1, float("inf"))])
+def test_an_interval_that_is_none_stays_out_and_the_ratio_stays(low, high):
+    """An effect of too few blocks has the interval 0 to infinity, which JSON writes as 0 and null."""
+    effect = {"ratio": 1.2, "low": low, "high": high, "blocks": 2, "condition": "stealing", "baseline": "static"}
+    headline = Headline.from_json({"title": "t", "sentence": "s", "effect": effect})
+    assert headline.effect_text() == "stealing against static: ratio 1.2, interval unknown, 2 blocks"
+    assert not {"low", "high"} & set(headline.effect)
 
 
 @pytest.mark.parametrize("data", [None, 3, [], "{", "[]", {"title": "t"}, {"title": 1, "sentence": "s"}])

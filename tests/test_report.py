@@ -429,10 +429,10 @@ def test_a_link_that_cannot_be_swapped_still_leads_to_the_previous_report(tmp_pa
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "a"
-    folders.write_atomically(target, "old")
+    folders.write_text(target, "old")
     monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        folders.write_atomically(target, "new")
+        folders.write_text(target, "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
 
 

@@ -28,6 +28,9 @@ HEADLINE_TAG = "headline"
 """The tag of the cell that shows the headline and the small picture."""
 
 _EFFECT_NUMBERS = ("ratio", "low", "high", "confidence", "blocks", "noise_floor")
+_EFFECT_WORDS = ("condition", "baseline", "verdict")
+_LARGEST_NUMBER = 1e12
+_LONGEST_WORD = 200
 _LONGEST_TEXT = 2_000  # a headline is a sentence; anything longer is a mistake or an attack on the page
 
 
@@ -38,9 +41,10 @@ class Headline:
     Attributes:
         title: The question's short name, a few words.
         sentence: The answer in plain words.
-        effect: ``None`` where nothing was compared, else a mapping of plain JSON values: ``ratio``, ``low`` and
-            ``high`` (all above 0; 1 is "no difference"), ``confidence`` (0 to 1), ``blocks`` (a count), ``noise_floor``
-            (how far from 1 the ratio of two equal commands still lies, 0.02 for 2 %) and ``verdict`` (a few words).
+        effect: ``None`` where nothing was compared, else plain JSON values as `Effect.to_dict` returns them: ``ratio``
+            (above 1 is better), ``low`` and ``high`` (0 and ``None`` where too few blocks allow no interval),
+            ``confidence`` (0 to 1), ``blocks`` (a count), ``noise_floor`` (a share, 0.02 is 2 %), and the words
+            ``condition``, ``baseline`` and ``verdict``.
         picture_alt: What the small picture shows, for a reader who does not see it.
     """
 
@@ -67,8 +71,8 @@ class Headline:
             data: What the notebook holds under `HEADLINE_MIME`: a mapping, or its JSON text.
 
         Returns:
-            A headline of bounded texts and plain numbers. An effect without positive finite numbers for ``ratio``,
-            ``low`` and ``high`` is dropped, because no interval can be drawn from it.
+            A headline of bounded texts and plain numbers. An effect without a ratio above 0 is dropped; an interval
+            that is none stays out of it.
 
         Raises:
             InvalidInputError: It is no mapping, or title and sentence are no texts.
@@ -100,9 +104,12 @@ class Headline:
         if effect is None:
             return ""
         confidence, blocks, floor = effect.get("confidence"), effect.get("blocks"), effect.get("noise_floor")
-        interval = f"interval {effect['low']:.3g} to {effect['high']:.3g}"
+        interval = f"interval {effect['low']:.3g} to {effect['high']:.3g}" if "low" in effect else "interval unknown"
+        compared = (
+            f"{effect['condition']} against {effect['baseline']}: " if {"condition", "baseline"} <= set(effect) else ""
+        )
         parts = [
-            f"ratio {effect['ratio']:.3g}",
+            f"{compared}ratio {effect['ratio']:.3g}",
             interval if confidence is None else f"{confidence * 100:.4g} % {interval}",
             "" if blocks is None else f"{blocks:.0f} blocks",
             "" if floor is None else f"noise floor {floor * 100:.2g} %",
@@ -196,15 +203,21 @@ def _plain(value: object) -> float | int | bool | str | None:
 
 
 def _checked_effect(effect: object) -> dict[str, Any] | None:
-    """Return the effect's known fields with numbers that can be drawn, or ``None``."""
+    """Return the effect's known fields: a ratio, both ends of an interval or none, and bounded words; or ``None``."""
     if not isinstance(effect, Mapping):
         return None
-    numbers: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in _EFFECT_NUMBERS:
         value = _plain(effect.get(name))
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
-            numbers[name] = value
-    if not all(numbers.get(name) for name in ("ratio", "low", "high")):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LARGEST_NUMBER:
+            fields[name] = value
+    if not fields.get("ratio"):
         return None
-    verdict = effect.get("verdict")
-    return {**numbers, "verdict": verdict[:200] if isinstance(verdict, str) else None}
+    if not 0 < fields.get("low", 0) <= fields.get("high", 0):
+        fields.pop("low", None)
+        fields.pop("high", None)
+    for name in _EFFECT_WORDS:
+        word = effect.get(name)
+        if isinstance(word, str) and word:
+            fields[name] = word[:_LONGEST_WORD]
+    return fields

@@ -100,12 +100,12 @@ class Interval:
 
 
 def interval_of(headline: Headline | None) -> Interval | None:
-    """Return where an effect's interval is drawn, or ``None`` where there is no effect to draw.
+    """Return where an effect's interval is drawn, or ``None`` where there is none to draw.
 
     Args:
         headline: As `Headline.from_json` returned it.
     """
-    if headline is None or headline.effect is None:
+    if headline is None or headline.effect is None or "low" not in headline.effect:
         return None
     effect = {key: float(value) for key, value in headline.effect.items() if isinstance(value, int | float)}
     floor = min(effect.get("noise_floor", 0.0), 100.0)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from procbench.errors import InvalidInputError, NotebookError
 from procbench.views.children import render_in_child
-from procbench.views.folders import building_folder, publish, safe_name, write_atomically
+from procbench.views.folders import building_folder, publish, safe_name, write_text
 from procbench.views.fragments import read_headline, split_title, to_fragment, without_colours
 from procbench.views.notebooks import (
     Plain,
@@ -114,15 +114,15 @@ def build_report(
             tell("started", k)
             waiting = functools.partial(tell, "waiting", k)
             row, fragment = _run_notebook(path, folder, values, timeout_s=notebook_timeout_s, cwd=cwd, on_wait=waiting)
-            write_atomically(folder / row.page, notebook_page(row, fragment, values, when=when, host=host))
+            write_text(folder / row.page, notebook_page(row, fragment, values, when=when, host=host))
             rows.append(row)
             tell.durations[row.notebook] = row.seconds
             tell("finished", k, status=row.status)
         seconds = time.monotonic() - start
         index = index_page(rows, host_card or {}, warnings, when=when, host=host, seconds=seconds)
-        write_atomically(folder / "index.html", index)
+        write_text(folder / "index.html", index)
         durations = {row.notebook: row.seconds for row in rows if row.status == "ok"}
-        write_atomically(folder / "durations.json", json.dumps(durations, indent=1))
+        write_text(folder / "durations.json", json.dumps(durations, indent=1))
         final = publish(folder, out_root, when, host)
     return Report(final, final / "index.html", when, tuple(rows), seconds)
 
