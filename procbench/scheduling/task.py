@@ -80,7 +80,8 @@ class TaskResult(RunResult):
     @classmethod
     def of(cls, task: ProcessTask, run: RunResult, submitted_ns: int, worker: int, stolen_from: int | None) -> Self:
         """Return what ``run`` says about ``task``."""
-        return cls(*_run_fields(run), *(task, None, submitted_ns, worker, stolen_from))
+        # mypy takes the first star for the whole argument list
+        return cls(*_run_fields(run), task, None, submitted_ns, worker, stolen_from)  # type: ignore[call-arg]
 
     @classmethod
     def not_started(
@@ -114,7 +115,7 @@ class TaskResult(RunResult):
             stop_phase=None,
             pipe_held_by_descendant=False,
         )
-        return cls(*_run_fields(nothing), *(task, error, submitted_ns, worker, stolen_from))
+        return cls(*_run_fields(nothing), task, error, submitted_ns, worker, stolen_from)  # type: ignore[call-arg]
 
     @property
     def outcome(self) -> Outcome:

@@ -1,0 +1,55 @@
+"""procbench: find out what makes your child processes faster on your Linux machine, and prove it.
+
+The names below are loaded when they are first used, so that ``import procbench`` costs next to nothing and no pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procbench.analysis.results import frame
+    from procbench.errors import ProcbenchError
+    from procbench.io.process import run
+    from procbench.io.results import RunResult
+    from procbench.scheduling.settings import RunSettings
+    from procbench.scheduling.stealing import WorkStealingScheduler
+    from procbench.scheduling.task import ProcessTask, TaskResult
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ProcbenchError": "procbench.errors",
+    "ProcessTask": "procbench.scheduling.task",
+    "RunResult": "procbench.io.results",
+    "RunSettings": "procbench.scheduling.settings",
+    "TaskResult": "procbench.scheduling.task",
+    "WorkStealingScheduler": "procbench.scheduling.stealing",
+    "frame": "procbench.analysis.results",
+    "run": "procbench.io.process",
+}
+
+__all__ = [
+    "ProcbenchError",
+    "ProcessTask",
+    "RunResult",
+    "RunSettings",
+    "TaskResult",
+    "WorkStealingScheduler",
+    "frame",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'procbench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
