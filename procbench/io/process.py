@@ -83,7 +83,7 @@ def run(
     with contextlib.closing(ChildRunner()) as runner, contextlib.ExitStack() as stack:
         if input is not None:
             stack.enter_context(linux.sigpipe_blocked())
-        result = runner.run(
+        fields = runner.run(
             argv,
             limits=limits,
             data=input,
@@ -93,6 +93,7 @@ def run(
             cwd=cwd,
             env=env,
         )
+    result = RunResult(*fields)
     if result.timed_out and timeout is not None:
         raise CommandTimeoutError([os.fsdecode(a) for a in argv], timeout, result.stdout, result.stderr)
     if check:

@@ -14,14 +14,14 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
 from procbench.errors import SpawnLimitError
 from procbench.io.command import Argument, program_name
 from procbench.io.groups import end_group, signal_group
-from procbench.io.results import RunResult, StopPhase
-from procbench.io.spawn import INHERIT, NULL, Child, spawn
+from procbench.io.results import StopPhase
+from procbench.io.spawn import INHERIT, NULL, Child, Spare, spawn
 from procbench.io.streams import EXIT, WAKE, Data, Pipes
 from procbench.memory.buffers import ReadBuffer
 
@@ -78,13 +78,15 @@ class ChildRunner:
         self.usage_address = ctypes.addressof(self.usage)
         self._buffer: ReadBuffer | None = None
         self._own_peak_bytes = 0
+        self._spare = Spare()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
         self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
         self.stop_asked: Literal["terminate", "kill"] | None = None
 
     def close(self) -> None:
-        """Give the descriptor back. Harmless when called twice."""
+        """Give the descriptors back. Harmless when called twice."""
+        self._spare.close()
         with self._wake_lock:
             if self._wake_fd >= 0:
                 linux.close_now(self._wake_fd)
@@ -132,7 +134,7 @@ class ChildRunner:
         stderr: int | None = INHERIT,
         cwd: Argument | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> RunResult:
+    ) -> tuple[Any, ...]:
         """Run a command to its end.
 
         Args:
@@ -146,6 +148,9 @@ class ChildRunner:
             cwd: Its working directory.
             env: Its whole environment; ``None`` for this process's.
 
+        Returns:
+            The fields of a ``RunResult``, in their order; the caller makes its kind of result of them, once.
+
         Raises:
             SpawnError: It could not be started; nothing was left behind.
         """
@@ -157,7 +162,7 @@ class ChildRunner:
             except OSError as error:
                 raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
             to_stdin, to_stdout, to_stderr = pipes.streams
-            child = spawn(argv, cwd=cwd, env=env, stdin=to_stdin, stdout=to_stdout, stderr=to_stderr)
+            child = spawn(argv, cwd=cwd, env=env, stdin=to_stdin, stdout=to_stdout, stderr=to_stderr, spare=self._spare)
             pipes.close_child_ends()
             watch = _Watch(self, child, pipes, limits, started_ns)
             try:
@@ -167,7 +172,7 @@ class ChildRunner:
                 self._polled[EXIT].fd = -1
         finally:
             pipes.close()
-        return watch.result(argv)
+        return watch.fields(argv)
 
 
 class _Watch:
@@ -228,7 +233,7 @@ class _Watch:
         self._reap()
 
     def _loop(self) -> None:
-        while not (self._ended_ns and not self._pipes.reading):
+        while not self._ended_ns or self._pipes.reading:
             if self._runner.stop_asked is not None and not self._ended_ns:
                 self._obey(self._runner.stop_asked)
             wait_ms = -1
@@ -307,12 +312,12 @@ class _Watch:
             if end_group(pid, kill_at_s=until_kill_s, give_up_after_s=1.0):
                 self._phase = "kill"
 
-    def result(self, argv: Sequence[Argument]) -> RunResult:
+    def fields(self, argv: Sequence[Argument]) -> tuple[Any, ...]:
         usage, out, err, feed = self._runner.usage, self._pipes.out, self._pipes.err, self._pipes.feed
         peak_bytes = usage.max_rss_kib * 1024
         cut = (out is not None and out.cut) or (err is not None and err.cut)
         unfinished = self._held or self._returncode is None or self._returncode < 0
-        return RunResult(
+        return (
             argv,
             self._returncode,
             out.value() if out is not None else None,

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from procbench import linux
 from procbench.errors import (
+    ProcbenchError,
     ProgramNotFoundError,
     ProgramPermissionError,
     SpawnError,
@@ -68,6 +69,7 @@ def spawn(
     stderr: int | None = INHERIT,
     pass_fds: Sequence[int] = (),
     new_group: bool = True,
+    spare: Spare | None = None,
 ) -> Child:
     """Start ``argv`` and return at once after its exec succeeded.
 
@@ -83,6 +85,7 @@ def spawn(
         stderr: A descriptor, ``NULL``, ``INHERIT`` or ``TO_STDOUT``.
         pass_fds: Further descriptors that the child keeps, under the same numbers. Every other one is closed.
         new_group: Whether the child leads a process group of its own.
+        spare: A descriptor held in reserve, for who spawns often; otherwise one is opened and closed for this call.
 
     Raises:
         CommandArgumentError: The argv is empty, or it or the environment holds a NUL.
@@ -100,10 +103,10 @@ def spawn(
         streams = (stdin, stdout, stderr)
         return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
     borrowed: list[int] = []
+    held = spare or Spare()
     try:
-        # A descriptor held in reserve, so that the child's pidfd does not fail for lack of one once the child runs.
-        borrowed.append(_reserve(program))
-        streams = _above_standard((stdin, stdout, stderr), borrowed, program)
+        held.take()
+        streams = _above_standard((stdin, stdout, stderr), borrowed)
         actions = _file_actions(streams, tuple(pass_fds), directory)
         pid, code = _call(path, actions, new_group, arguments, environment)
         if code == errno.ENOENT and path != arguments[0]:
@@ -112,22 +115,45 @@ def spawn(
             pid, code = _call(path, actions, new_group, arguments, environment)
         if code:
             raise _explain(code, program, path, directory)
+        return Child(pid, _open_pidfd(pid, held, program))
+    except OSError as error:
+        if isinstance(error, ProcbenchError):
+            raise
+        raise SpawnLimitError(error.errno or errno.EMFILE, "limits", program, "no descriptor is left") from error
     finally:
         for fd in borrowed:
             linux.close_now(fd)
-    return Child(pid, _open_pidfd(pid, program))
+        if spare is None:
+            held.close()
+
+
+class Spare:
+    """A descriptor held in reserve, so that a child's pidfd does not fail for lack of one once the child runs."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def take(self) -> None:
+        """Make sure that it is held.
+
+        Raises:
+            OSError: No descriptor is left (EMFILE, ENFILE).
+        """
+        if self._fd < 0:
+            self._fd = os.eventfd(0)
+
+    def close(self) -> None:
+        """Give it up; harmless when it is given up already."""
+        if self._fd >= 0:
+            linux.close_now(self._fd)
+            self._fd = -1
 
 
 @functools.cache
 def _attributes(new_group: bool) -> linux.SpawnAttributes:
     return linux.SpawnAttributes(new_group=new_group)
-
-
-def _reserve(program: str) -> int:
-    try:
-        return os.eventfd(0)
-    except OSError as error:
-        raise SpawnLimitError(error.errno or errno.EMFILE, "limits", program, "no descriptor is left") from error
 
 
 def _call(
@@ -152,16 +178,18 @@ def _call(
     return pid.value, code
 
 
-def _open_pidfd(pid: int, program: str) -> int:
-    """Open the running child's pidfd; other threads may have taken the reserve, but they give descriptors back too."""
-    for _ in range(_PIDFD_TRIES):
+def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
+    """Open the running child's pidfd in the spare's place; should another thread snatch that, children that end make room."""
+    for attempt in range(_PIDFD_TRIES):
         try:
             return os.pidfd_open(pid)
         except OSError as error:
             failure = error
             if error.errno not in _LIMITS:
                 break
-        time.sleep(_PIDFD_WAIT_S)
+        spare.close()
+        if attempt:
+            time.sleep(_PIDFD_WAIT_S)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     if failure.errno == errno.ENOSYS:
@@ -177,17 +205,14 @@ _Streams = tuple[int | None, int | None, int | None]
 _actions: dict[tuple[_Streams, tuple[int, ...], bytes | None], linux.FileActions] = {}
 
 
-def _above_standard(streams: _Streams, borrowed: list[int], program: str) -> _Streams:
+def _above_standard(streams: _Streams, borrowed: list[int]) -> _Streams:
     """Copy a source among 0, 1, 2 that an earlier duplication would overwrite; the copies are added to ``borrowed``."""
     moved: list[int | None] = []
     for target, source in enumerate(streams):
         if source is None or source == target or not 0 <= source < len(streams):
             moved.append(source)
             continue
-        try:
-            copy = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, len(streams))
-        except OSError as error:
-            raise SpawnLimitError(error.errno or errno.EMFILE, "limits", program) from error
+        copy = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, len(streams))
         borrowed.append(copy)
         moved.append(copy)
     return moved[0], moved[1], moved[2]
@@ -278,4 +303,4 @@ def _spawn_with_subprocess(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     process.returncode = 0  # Popen must neither reap the child nor warn about it: its pidfd is what counts from here
-    return Child(process.pid, _open_pidfd(process.pid, program))
+    return Child(process.pid, _open_pidfd(process.pid, Spare(), program))

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
+from typing import Any
 
 from procbench.scheduling.task import ProcessTask, TaskResult
+
+# Words that concurrent.futures' own functions compare with.
+_PENDING, _RUNNING, _FINISHED = "PENDING", "RUNNING", "FINISHED"
+
+# Decides which comes first: a task's end, or somebody who wants to wait for it. Held for a few bytecodes only; re-entrant,
+# because a signal handler may ask a future in the middle of them.
+_first = threading.RLock()
 
 
 class TaskFuture(Future[TaskResult]):
     """What ``submit`` returns; ``result()`` gives the ``TaskResult``, also of a command that failed.
+
+    A plain ``Future`` makes a condition, a lock, a deque and two lists at once: for a batch of small commands more memory
+    and more work for the garbage collector than all the rest of a task. Here they are made when somebody first waits,
+    cancels or adds a callback; a task that ends before anybody asked never has them.
 
     Attributes:
         task: The task.
@@ -17,7 +30,46 @@ class TaskFuture(Future[TaskResult]):
     """
 
     def __init__(self, task: ProcessTask, submitted_ns: int) -> None:
-        super().__init__()
+        # Not Future.__init__: see __getattr__.
         self.task = task
         self.submitted_ns = submitted_ns
         self.stolen_from: int | None = None
+        self._state = _PENDING
+        self._result: TaskResult | None = None
+        self._exception: BaseException | None = None
+        self._asked = False  # a flag instead of a look into __dict__, because the look would make that dict exist
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what ``Future.__init__`` would have made, when it is first asked for."""
+        if name not in ("_condition", "_waiters", "_done_callbacks"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _first:
+            if not self._asked:
+                self._waiters: list[Any] = []
+                self._done_callbacks: list[Any] = []
+                self._condition = threading.Condition()
+                self._asked = True
+        return object.__getattribute__(self, name)
+
+    def result(self, timeout: float | None = None) -> TaskResult:
+        """Return how the task ended, waiting for it; as ``Future.result``."""
+        if self._state == _FINISHED and self._result is not None:
+            return self._result
+        return super().result(timeout)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Mark it as running, unless it was cancelled; as ``Future.set_running_or_notify_cancel``."""
+        with _first:
+            if not self._asked:
+                self._state = _RUNNING
+                return True
+        return super().set_running_or_notify_cancel()
+
+    def set_result(self, result: TaskResult) -> None:
+        """Tell whoever waits how it ended; as ``Future.set_result``."""
+        with _first:
+            if not self._asked:
+                self._result = result
+                self._state = _FINISHED
+                return
+        super().set_result(result)

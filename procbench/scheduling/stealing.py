@@ -341,7 +341,7 @@ class WorkStealingScheduler:
         give_up_s = pause_s = 0.0
         while True:
             try:
-                run = worker.runner.run(
+                fields = worker.runner.run(
                     task.argv, limits=limits, data=task.stdin, stdout=stream, stderr=stream, cwd=task.cwd, env=task.env
                 )
             except SpawnLimitError as error:
@@ -355,7 +355,7 @@ class WorkStealingScheduler:
             except SpawnError as error:
                 return TaskResult.not_started(task, error, future.submitted_ns, worker.number, future.stolen_from)
             else:
-                return TaskResult.of(task, run, future.submitted_ns, worker.number, future.stolen_from)
+                return TaskResult(*fields, task, None, future.submitted_ns, worker.number, future.stolen_from)  # type: ignore[call-arg]
 
     # --- who sleeps, who is done --------------------------------------------------------------------------------
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 from procbench.errors import InvalidInputError, SpawnError
 from procbench.io.command import Argument
@@ -78,18 +77,12 @@ class TaskResult(RunResult):
     stolen_from: int | None
 
     @classmethod
-    def of(cls, task: ProcessTask, run: RunResult, submitted_ns: int, worker: int, stolen_from: int | None) -> Self:
-        """Return what ``run`` says about ``task``."""
-        # mypy takes the first star for the whole argument list
-        return cls(*_run_fields(run), task, None, submitted_ns, worker, stolen_from)  # type: ignore[call-arg]
-
-    @classmethod
     def not_started(
         cls, task: ProcessTask, error: SpawnError, submitted_ns: int, worker: int, stolen_from: int | None
     ) -> Self:
         """Return the result of a task whose command could not be started; what could not be measured is NaN or 0."""
         now = time.monotonic_ns()
-        nothing = RunResult(
+        return cls(
             args=task.argv,
             returncode=None,
             stdout=None,
@@ -114,8 +107,12 @@ class TaskResult(RunResult):
             cancelled=False,
             stop_phase=None,
             pipe_held_by_descendant=False,
+            task=task,
+            error=error,
+            submitted_ns=submitted_ns,
+            worker=worker,
+            stolen_from=stolen_from,
         )
-        return cls(*_run_fields(nothing), task, error, submitted_ns, worker, stolen_from)  # type: ignore[call-arg]
 
     @property
     def outcome(self) -> Outcome:
@@ -141,6 +138,3 @@ class TaskResult(RunResult):
         if self.error is not None:
             raise self.error
         RunResult.check_returncode(self)
-
-
-_run_fields: Callable[[RunResult], tuple[Any, ...]] = operator.attrgetter(*(f.name for f in fields(RunResult)))
