@@ -121,8 +121,8 @@ class StealingResult:
         """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
         trace, frame = self.trace, self.frame
         per_block = frame.groupby("block")["condition"].nunique()
-        in_order = trace.sort_values("start_s").groupby("worker")
-        overlaps = in_order["start_s"].shift(-1) < trace["end_s"]
+        in_order = trace.sort_values("start_s")
+        overlaps = in_order.groupby("worker")["start_s"].shift(-1) < in_order["end_s"]
         effects = [*self.effects, *filter(None, [self.trials.aa_effect()])]
         return {
             "every command ran exactly once": sorted(trace["task_id"]) == list(range(self.tasks)),

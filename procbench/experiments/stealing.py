@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
-_FEWEST_PER_WORKER: Final = 4  # with fewer commands to a worker, the last one decides the time of the batch
-_SPARE: Final = 0.8  # of the budget is planned; the rest is for looks at the intervals and a machine that slows down
+_FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
+_PLANNED: Final = 0.75  # of the budget is for the fewest blocks; a machine that slows down must not cost the intervals
 _FULL_TIMES: Final = 8
+_TRIAL_TASKS: Final = 120  # about a second of work on one worker, with all kinds and sizes of commands
+_MOST_PER_WORKER: Final = 60
 
 
 def run(
@@ -43,7 +45,7 @@ def run(
     workload: str | Path | None = None,
     workers: Sequence[int] | None = None,
     ways: Iterable[str] | None = None,
-    tasks: int = 120,
+    tasks: int | None = None,
     budget_s: float = 45,
     full: bool = False,
     data_dir: str | Path | None = None,
@@ -59,8 +61,8 @@ def run(
         workers: Numbers of workers for procbench's curve; 1 and the number of usable CPUs always belong to it.
         ways: Names from :data:`procbench.experiments.ways.WAYS`; None for all. procbench and the usual way always belong
             to it. One that is not installed is left out, and the notes say so.
-        tasks: Most commands in a batch of the default workload; a trial run decides how many fit into the budget. Commands
-            of your own are always run whole.
+        tasks: Most commands in a batch of the default workload; a trial run decides how many of them fit into the budget.
+            None or 0 is 60 for each CPU, at least 120. Commands of your own are always run whole.
         budget_s: Seconds for measuring; the experiment as a whole takes a few more. At least one block is measured,
             whatever it takes.
         full: More numbers of workers, narrower intervals, and eight times the budget.
@@ -72,23 +74,27 @@ def run(
         InvalidInputError: A number or a way makes no sense, or the file of commands cannot be read.
         RecordError: The run cannot be recorded.
     """
-    if not (isinstance(tasks, int) and tasks >= 1 and math.isfinite(budget_s) and budget_s > 0):
+    if not (isinstance(tasks or 0, int) and (tasks or 0) >= 0 and math.isfinite(budget_s) and budget_s > 0):
         raise InvalidInputError(f"tasks is at least 1 and budget_s above 0, and not {tasks!r} and {budget_s!r}")
     begun, cpus, budget_s = time.monotonic(), usable_workers(), budget_s * (_FULL_TIMES if full else 1)
+    most = tasks or max(_TRIAL_TASKS, _MOST_PER_WORKER * cpus)
     counts = _worker_counts(cpus, workers, full=full)
     chosen, notes = _chosen_ways(ways)
     host = read_host()
     with tempfile.TemporaryDirectory(prefix="procbench-") as scratch, ExitStack() as opened:
         own = read_workload(workload) if workload else None
-        batch = own or standard_library_workload(tasks, Path(scratch), seed=seed)
-        recorder = _Recorder(batch)
+        batch = own or standard_library_workload(most, Path(scratch), seed=seed)
+        recorder = _Recorder(batch.first(_TRIAL_TASKS) if own is None else batch)
         kinds = [(PROCBENCH, count) for count in counts] + [(way, cpus) for way in chosen if way != PROCBENCH]
         runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1])) for kind in kinds}
-        # Done with one worker: side by side, commands of a full machine take longer than they are.
-        block_s = recorder.trial_run(runs[_name(PROCBENCH, 1, cpus)], [count for _, count in kinds], cpus)
+        # The first run brings programs and files into the page cache.
+        _, alone_s, together_s = (recorder.timed("", runs[_name(PROCBENCH, n, cpus)])() for n in (cpus, 1, cpus))
+        recorder.forget()
+        # The baseline runs twice, hence one more; more workers than CPUs are no faster.
+        block_s = sum(max(alone_s / count, together_s) for count in [*(count for _, count in kinds), cpus])
         if own is None:
-            fitting = int(len(batch.commands) * _SPARE * budget_s / ((_MIN_BLOCKS + 1) * block_s))
-            recorder.batch = batch.first(max(fitting, _FEWEST_PER_WORKER * max(counts)))
+            fitting = int(len(recorder.batch.commands) * _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * block_s))
+            recorder.batch = batch.first(max(fitting, _FEWEST_PER_WORKER * cpus))
         elif block_s * (_MIN_BLOCKS + 1) > budget_s:
             blocks = max(1, int(budget_s / block_s))
             notes.append(f"the budget of {budget_s:g} s allows about {blocks} blocks; an interval needs {_MIN_BLOCKS}")
@@ -122,7 +128,7 @@ def run(
         warnings=noise_warnings(host),
         notes=(*batch.notes, *notes),
         failures=recorder.failures(),
-        parameters={"workload": str(workload or ""), "tasks": tasks, "budget_s": budget_s, "full": full, "seed": seed},
+        parameters={"workload": str(workload or ""), "tasks": most, "budget_s": budget_s, "full": full, "seed": seed},
     )
     if data_dir:
         result.record(data_dir)
@@ -136,11 +142,9 @@ class _Recorder:
         self.batch = batch
         self._batches: list[tuple[str, Batch]] = []
 
-    def trial_run(self, run: RunBatch, counts: Sequence[int], cpus: int) -> float:
-        """Run all commands once with one worker; return how many seconds a block would take with them."""
-        walls = [result.wall_s for result in run(self.batch.commands).results]
-        # The baseline runs twice; spawning, waking and shells come on top of what the commands take.
-        return 1.2 * sum(_limit(walls, count, cpus) for count in (*counts, cpus))
+    def forget(self) -> None:
+        """Drop what was kept so far: trial runs."""
+        self._batches.clear()
 
     def timed(self, name: str, run: RunBatch) -> Callable[[], float]:
         """Return a trial."""
