@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,8 @@ class StealingResult:
         Returns:
             ``way``; ``median_s`` with its interval ``low_s`` to ``high_s``, seconds; ``ratio``, how many times as fast as
             the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``; ``tasks_per_s``; ``limit_share``, the
-            limit as a share of the median (1 is as fast as this machine can). Ratio and verdict of the usual way are
-            missing.
+            limit as a share of the median (1 is as fast as this machine can). The usual way has no ratio, and where
+            there were too few blocks for an interval its ends are missing.
         """
         import pandas as pd
 
@@ -113,7 +114,7 @@ class StealingResult:
         for count, name in sorted(names.items()):
             speedup = paired_effect(self.trials.values(names[1]), self.trials.values(name), larger_is_better=False)
             times = self._times(name, self.limits_s[count])
-            gains = {"speedup": speedup.ratio, "speedup_low": speedup.low, "speedup_high": speedup.high}
+            gains = {"speedup": speedup.ratio, **_ends("speedup", speedup)}
             rows.append({"workers": count, **times, "limit_s": self.limits_s[count], **gains})
         return pd.DataFrame(rows)
 
@@ -191,8 +192,8 @@ class StealingResult:
         found = estimate(self.trials.values(condition))
         return {
             "median_s": found.median,
-            "low_s": found.low,
-            "high_s": found.high,
+            "low_s": _known(found.low),
+            "high_s": _known(found.high),
             "limit_share": limit_s / found.median,
         }
 
@@ -203,4 +204,14 @@ class StealingResult:
 def _ratio(effect: Effect | None) -> dict[str, float | str | None]:
     if effect is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "the baseline"}
-    return {"ratio": effect.ratio, "ratio_low": effect.low, "ratio_high": effect.high, "verdict": effect.verdict}
+    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": effect.verdict}
+
+
+def _ends(name: str, effect: Effect) -> dict[str, float]:
+    """Return an effect's interval; one that is unknown has no ends."""
+    known = math.isfinite(effect.half_width)
+    return {f"{name}_low": effect.low if known else math.nan, f"{name}_high": effect.high if known else math.nan}
+
+
+def _known(end: float) -> float:
+    return end if math.isfinite(end) else math.nan

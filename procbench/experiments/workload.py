@@ -16,7 +16,7 @@ from procbench.errors import InvalidInputError, UnsupportedError
 
 Command = tuple[str, ...]
 
-STANDARD_LIBRARY = "the standard library"
+STANDARD_LIBRARY = "gzip -9, sha256sum and byte-compiling, files of the standard library"
 """The default workload's name."""
 
 # Vendored packages and Python's own tests are left out: distributions differ in whether they bring them.

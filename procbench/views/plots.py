@@ -50,7 +50,8 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
     """Compare ways of doing the same: one row each with its median and interval, the fastest on top.
 
     Args:
-        table: ``way``, ``median_s``, ``low_s``, ``high_s``, as ``StealingResult.summary`` returns them.
+        table: ``way``, ``median_s``, ``low_s``, ``high_s``, as ``StealingResult.summary`` returns them; an interval may be
+            missing.
         limit_s: Seconds below which nothing gets, drawn as a dashed line.
         highlight: The way that is drawn in another colour, marker and weight.
     """
@@ -69,8 +70,8 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
     axes.set_ylim(-0.6, len(ordered) - 0.3)
     if limit_s is not None:
         axes.axvline(limit_s, color=VERMILION, linestyle="--", linewidth=1.5, label=f"limit {limit_s:.3g} s")
-    axes.plot([], [], color="#333333", marker="o", label="median, 95 % interval")
-    axes.set_xlim(left=0)
+    axes.plot([], [], color="#333333", marker="o", label=f"median{_interval_words(ordered)}")
+    axes.set_xlim(0, 1.08 * max(axes.dataLim.xmax, limit_s or 0))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("time for the batch (s), less is better")
     _legend_above(axes)
@@ -87,12 +88,12 @@ def scaling(table: pd.DataFrame) -> Axes:
     for row in _rows(table):
         _interval(axes, row["workers"], row["median_s"], row["low_s"], row["high_s"], axis="y", own=True)
     counts = table["workers"]
-    axes.plot(counts, table["median_s"], color=BLUE, marker="o", label="procbench, median and 95 % interval")
+    axes.plot(counts, table["median_s"], color=BLUE, marker="o", label=f"procbench, median{_interval_words(table)}")
     limits, label = table["limit_s"], "limit max(T1/P, T∞)"
     axes.plot(counts, limits, color=VERMILION, linestyle="--", linewidth=1.5, label=label)
     axes.set_xlabel("workers (commands at a time)")
     axes.set_ylabel("time for the batch (s)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
     if len(table) <= 20:
         axes.set_xticks(list(table["workers"]))
     _legend_above(axes)
@@ -146,12 +147,16 @@ def _axes(height_inches: float) -> Axes:
         return Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained").subplots()
 
 
+def _interval_words(table: pd.DataFrame) -> str:
+    return " and 95 % interval" if table["low_s"].notna().all() else "; too few blocks for an interval"
+
+
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return table.to_dict("records")
 
 
 def _interval(axes: Axes, x: float, y: float, low: float, high: float, *, axis: str, own: bool) -> None:
-    """Draw a point with its interval; an unknown interval, which reaches to infinity, is left out."""
+    """Draw a point with its interval; an unknown interval, which is missing, is left out."""
     at = x if axis == "x" else y
     known = math.isfinite(low) and math.isfinite(high)
     error: dict[str, Any] = {f"{axis}err": [[max(at - low, 0)], [max(high - at, 0)]]} if known else {}
