@@ -31,6 +31,7 @@ class RunSettings:
         workers: How many commands run at a time; ``None`` for as many as this process may use CPUs.
         timeout: Seconds until a command is ended, unless the task says otherwise; ``None`` for never.
         capture: Whether standard output and error are kept in the result; otherwise they go where this process's go.
+        discard: Whether output that is not captured is sent to ``/dev/null``.
         max_output_bytes: Most bytes kept of each captured stream; the rest is counted and dropped. ``None`` keeps all.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
@@ -44,6 +45,7 @@ class RunSettings:
     workers: int | None = _knob(None, "workers", "commands that run at a time", 1)
     timeout: float | None = _knob(None, "s", "time until a command is ended", 0)
     capture: bool = _knob(False, "", "keep standard output and error in the result")
+    discard: bool = _knob(False, "", "send output that is not captured to /dev/null")
     max_output_bytes: int | None = _knob(8 << 20, "bytes", "most that is kept of each captured stream", 0)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)

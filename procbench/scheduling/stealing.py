@@ -25,7 +25,7 @@ from typing import Final, Self
 from procbench.errors import ClosedError, QueueEmptyError, QueueShutDownError, SpawnError, SpawnLimitError
 from procbench.io.command import Argument
 from procbench.io.runner import Limits
-from procbench.io.spawn import INHERIT
+from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.queues import TaskQueue
@@ -336,7 +336,7 @@ class WorkStealingScheduler:
 
     def _execute(self, worker: Worker, future: TaskFuture) -> TaskResult:
         task = future.task
-        stream = CAPTURE if self.settings.capture else INHERIT
+        stream = CAPTURE if self.settings.capture else NULL if self.settings.discard else INHERIT
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
         give_up_s = pause_s = 0.0
         while True:

@@ -1,0 +1,217 @@
+"""What the stealing experiment found: every value, the effects, the limit and one run in detail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.ways import PROCBENCH, USUAL
+from procbench.lab.host import HostFacts
+from procbench.lab.noise import NoiseWarning
+from procbench.lab.results import AGAIN, Trials
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENT = "stealing"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A command that ended with another status than 0.
+
+    Attributes:
+        command: As a shell would read it.
+        returncode: Its last status; None if it could not be started.
+        times: In how many of procbench's runs.
+    """
+
+    command: str
+    returncode: int | None
+    times: int
+
+
+@dataclass(frozen=True)
+class StealingResult:
+    """How long a batch of commands took, by way of running it and by number of workers.
+
+    Attributes:
+        frame: One row per batch: the columns of :meth:`Trials.frame` (``value`` in seconds, less is better), ``way`` and
+            ``workers`` (factors), and ``failed``, commands whose status was not 0 (Int64, missing where the way does not
+            tell). The baseline's second run in a block has the condition ``... (A/A)`` and the same factors.
+        effects: Every way against the usual one, with the same number of workers; above 1 is faster.
+        trace: The commands of the procbench run whose time was the median: the columns of
+            :func:`procbench.analysis.results.frame`, and ``program``, the file name of the program.
+        limits_s: By number of workers, seconds below which no scheduler gets on this machine:
+            ``max(T1 / P, T∞)``, with T1 the sum and T∞ the longest of the commands' own wall times when they run one at
+            a time (medians over the blocks), and P the workers, at most as many as there are CPUs to use.
+        workers: Workers with which the ways are compared.
+        tasks: Commands in a batch.
+        workload: What the commands are, in a few words.
+        trials: The measurement as it was made.
+        host: Where.
+        warnings: What made it noisy.
+        notes: What a reader should know: what was left out, and how the ways run.
+        failures: Commands that did not succeed.
+        parameters: What it was run with.
+    """
+
+    frame: pd.DataFrame
+    effects: list[Effect]
+    trace: pd.DataFrame
+    limits_s: Mapping[int, float]
+    workers: int
+    tasks: int
+    workload: str
+    trials: Trials
+    host: HostFacts
+    warnings: list[NoiseWarning]
+    notes: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    parameters: Mapping[str, Any]
+
+    @property
+    def limit_s(self) -> float:
+        """The limit with the workers with which the ways are compared, seconds."""
+        return self.limits_s[self.workers]
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per way, the fastest first, all with :attr:`workers` workers.
+
+        Returns:
+            ``way``; ``median_s`` with its interval ``low_s`` to ``high_s``, seconds; ``ratio``, how many times as fast as
+            the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``; ``tasks_per_s``; ``limit_share``, the
+            limit as a share of the median (1 is as fast as this machine can). The usual way has no ratio, and where
+            there were too few blocks for an interval its ends are missing.
+        """
+        import pandas as pd
+
+        effects = {effect.condition: effect for effect in self.effects}
+        rows = [
+            {"way": name, **self._times(name, self.limit_s), **_ratio(effects.get(name)), **self._rate(name)}
+            for name, factors in self.trials.factors.items()
+            if not name.endswith(AGAIN) and factors["workers"] == self.workers
+        ]
+        columns = ["way", "median_s", "low_s", "high_s", "ratio", "ratio_low", "ratio_high", "verdict", "tasks_per_s"]
+        table = pd.DataFrame(rows, columns=[*columns, "limit_share"])
+        return table.sort_values("median_s", ignore_index=True)
+
+    def scaling(self) -> pd.DataFrame:
+        """Return one row per number of workers, all with procbench.
+
+        Returns:
+            ``workers``; ``median_s``, ``low_s``, ``high_s`` and ``limit_s``, seconds; ``limit_share``; ``speedup``, how
+            many times as fast as with one worker, with ``speedup_low`` and ``speedup_high``.
+        """
+        import pandas as pd
+
+        rows = []
+        names = {f["workers"]: name for name, f in self.trials.factors.items() if f["way"] == PROCBENCH}
+        for count, name in sorted(names.items()):
+            speedup = paired_effect(self.trials.values(names[1]), self.trials.values(name), larger_is_better=False)
+            times = self._times(name, self.limits_s[count])
+            gains = {"speedup": speedup.ratio, **_ends("speedup", speedup)}
+            rows.append({"workers": count, **times, "limit_s": self.limits_s[count], **gains})
+        return pd.DataFrame(rows)
+
+    def invariants(self) -> dict[str, bool]:
+        """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
+        trace, frame = self.trace, self.frame
+        per_block = frame.groupby("block")["condition"].nunique()
+        in_order = trace.sort_values("start_s")
+        overlaps = in_order.groupby("worker")["start_s"].shift(-1) < in_order["end_s"]
+        effects = [*self.effects, *filter(None, [self.trials.aa_effect()])]
+        return {
+            "every command ran exactly once": sorted(trace["task_id"]) == list(range(self.tasks)),
+            "every command ended with status 0": not self.failures,
+            "all ways agree on how many commands failed": frame["failed"].dropna().nunique() <= 1,
+            "every way ran once in every block": bool((per_block == len(self.trials.factors)).all()),
+            "no worker ran two commands at a time": not bool(overlaps.any()),
+            "no worker stole from itself": not bool((trace["stolen_from"] == trace["worker"]).any()),
+            "every interval holds its estimate": all(one.low <= one.ratio <= one.high for one in effects),
+        }
+
+    def headline(self) -> dict[str, Any]:
+        """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
+        table = self.summary().set_index("way")["median_s"]
+        effect = next((one for one in self.effects if one.condition == PROCBENCH), None)
+        fastest = table.index[0]
+        shown = f"{self._batch()} took {table[PROCBENCH]:.2f} s with procbench and {table[USUAL]:.2f} s with {USUAL}"
+        verdict = {
+            "better": "procbench is faster here",
+            "worse": "procbench is slower here",
+            "no difference shown": "no difference between the two is shown",
+            None: "the two were not compared",
+        }[effect.verdict if effect else None]
+        limit = f"The commands themselves allow no less than {self.limit_s:.2f} s"
+        return {
+            "title": "Running a batch of commands",
+            "sentence": f"{shown}: {verdict}. {limit}. The shortest median is that of {fastest}, {table.iloc[0]:.2f} s.",
+            "effect": effect.to_dict() if effect else None,
+            "picture_alt": self.ways_alt(),
+        }
+
+    def ways_alt(self) -> str:
+        """Return the comparison of the ways in words, for a reader who does not see its figure."""
+        times = ", ".join(f"{row.way} {row.median_s:.2f}" for row in self.summary().itertuples())
+        return f"Median seconds for {self._batch()}, by way: {times}; limit {self.limit_s:.2f}."
+
+    def scaling_alt(self) -> str:
+        """Return the scaling curve in words."""
+        times = ", ".join(f"{r.workers}: {r.median_s:.2f} (limit {r.limit_s:.2f})" for r in self.scaling().itertuples())
+        return f"Median seconds for {self.tasks} commands with procbench, by number of workers: {times}."
+
+    def timeline_alt(self) -> str:
+        """Return the timeline in words."""
+        counts = self.trace.groupby("worker").size()
+        shares = ", ".join(f"worker {worker} ran {count}" for worker, count in counts.items())
+        stolen = int(self.trace["stolen_from"].notna().sum())
+        return f"Which worker ran which command when: {shares}; {stolen} of {self.tasks} were stolen."
+
+    def record(self, data_dir: str | Path) -> Path:
+        """Keep the values and the effects in a folder of recorded runs, and return the file.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        from procbench.lab.store import Store
+
+        store = Store(Path(data_dir))
+        return store.record(
+            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=self.effects
+        )
+
+    def _batch(self) -> str:
+        return f"{self.tasks} commands on {self.workers} worker{'s' * (self.workers > 1)}"
+
+    def _times(self, condition: str, limit_s: float) -> dict[str, float]:
+        found = estimate(self.trials.values(condition))
+        return {
+            "median_s": found.median,
+            "low_s": _known(found.low),
+            "high_s": _known(found.high),
+            "limit_share": limit_s / found.median,
+        }
+
+    def _rate(self, condition: str) -> dict[str, float]:
+        return {"tasks_per_s": self.tasks / estimate(self.trials.values(condition), resamples=9).median}
+
+
+def _ratio(effect: Effect | None) -> dict[str, float | str | None]:
+    if effect is None:
+        return {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "the baseline"}
+    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": effect.verdict}
+
+
+def _ends(name: str, effect: Effect) -> dict[str, float]:
+    """Return an effect's interval; one that is unknown has no ends."""
+    known = math.isfinite(effect.half_width)
+    return {f"{name}_low": effect.low if known else math.nan, f"{name}_high": effect.high if known else math.nan}
+
+
+def _known(end: float) -> float:
+    return end if math.isfinite(end) else math.nan

@@ -1,0 +1,121 @@
+"""What an experiment runs: real commands on files that every machine has, or a person's own."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from procbench.errors import InvalidInputError, UnsupportedError
+
+Command = tuple[str, ...]
+
+STANDARD_LIBRARY = "gzip -9, sha256sum and byte-compiling, files of the standard library"
+"""The default workload's name."""
+
+# Vendored packages and Python's own tests are left out: distributions differ in whether they bring them.
+_LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__", "ensurepip"})
+
+_COMPILE = "import py_compile, sys; py_compile.compile(sys.argv[1], cfile=sys.argv[2], doraise=True)"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Commands in the order in which they are handed in.
+
+    Attributes:
+        name: What they are, in a few words.
+        commands: Program and arguments of each.
+        notes: What a reader should know about them.
+    """
+
+    name: str
+    commands: tuple[Command, ...]
+    notes: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Workload:
+        """Return the workload of the first ``count`` commands."""
+        return Workload(self.name, self.commands[:count], self.notes)
+
+
+def standard_library_workload(count: int, scratch: Path, *, seed: int = 0) -> Workload:
+    """Return commands that compress, checksum and byte-compile files of this Python's standard library.
+
+    The files differ a thousandfold in size, as real input does, and the three programs start at very different cost,
+    so that a batch holds long and short tasks without being made up. The same seed gives the same commands on the same
+    Python. Nothing is written but byte code into ``scratch``.
+
+    Args:
+        count: Commands wanted, at least 1; a third of each kind, taking turns.
+        scratch: A folder of the caller's for byte code.
+        seed: Draws the files.
+
+    Raises:
+        InvalidInputError: ``count`` is below 1.
+        UnsupportedError: This Python has no source files.
+    """
+    if count < 1:
+        raise InvalidInputError(f"a workload has at least 1 command, and not {count!r}")
+    files = _source_files(Path(sysconfig.get_path("stdlib")))
+    if not files:
+        raise UnsupportedError(
+            f"there are no source files in {sysconfig.get_path('stdlib')}: give commands of your own"
+        )
+    drawn = random.Random(seed).sample(files, len(files))  # noqa: S311 - a draw that anyone may repeat
+    kinds: dict[str, Callable[[int, Path], Command]] = {
+        "gzip": lambda number, file: ("gzip", "-9", "-c", str(file)),
+        "sha256sum": lambda number, file: ("sha256sum", str(file)),
+        sys.executable: lambda number, file: (
+            *(sys.executable, "-I", "-S", "-c", _COMPILE),
+            *(str(file), str(scratch / f"{number}.pyc")),
+        ),
+    }
+    missing = [program for program in kinds if shutil.which(program) is None]
+    present = [make for program, make in kinds.items() if program not in missing]
+    commands = tuple(
+        make(number, file) for number, make, file in zip(range(count), cycle(present), cycle(drawn), strict=False)
+    )
+    return Workload(STANDARD_LIBRARY, commands, tuple(f"{program} is not installed: left out" for program in missing))
+
+
+def read_workload(path: str | Path) -> Workload:
+    """Read commands from a file, one a line, quoted as for a shell; no shell ever sees them. Empty lines count for nothing.
+
+    Raises:
+        InvalidInputError: The file cannot be read, holds no command, or has a quote that is not closed; the message
+            names file and line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InvalidInputError(f"cannot read commands from {path}: {reason}") from error
+    commands = tuple(_commands(text, path))
+    if not commands:
+        raise InvalidInputError(f"{path} holds no command; write one a line, such as: gzip -9 -c 'my file'")
+    return Workload(path.name, commands)
+
+
+def _commands(text: str, path: Path) -> Iterator[Command]:
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            command = tuple(shlex.split(line))
+        except ValueError as error:
+            raise InvalidInputError(f"{path}, line {number}: {error} in {line.strip()[:80]!r}") from error
+        if "\0" in line:
+            raise InvalidInputError(f"{path}, line {number}: a command cannot hold a NUL")
+        if command:
+            yield command
+
+
+def _source_files(root: Path) -> list[Path]:
+    """Return the source files, sorted, so that a seed draws the same everywhere."""
+    found = (path for path in root.rglob("*.py") if not _LEFT_OUT.intersection(path.relative_to(root).parts))
+    return sorted(path for path in found if path.is_file())
