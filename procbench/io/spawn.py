@@ -159,6 +159,8 @@ def _open_pidfd(pid: int, program: str) -> int:
             return os.pidfd_open(pid)
         except OSError as error:
             failure = error
+            if error.errno == errno.ESRCH:
+                return os.eventfd(1)  # reaped already, by somebody else or because SIGCHLD is ignored: always readable
             if error.errno not in _LIMITS:
                 break
         time.sleep(_PIDFD_WAIT_S)
