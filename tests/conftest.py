@@ -28,9 +28,11 @@ def possessions() -> Possessions:
     fds = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
-            fds.add((int(link.name), str(link.readlink())))
+            target = str(link.readlink())
         except FileNotFoundError:
             continue  # the listing's own
+        if not target.endswith(".ttf"):  # matplotlib keeps the fonts that it has used
+            fds.add((int(link.name), target))
     children = set()
     for path in Path("/proc/self/task").glob("*/children"):
         try:
