@@ -41,9 +41,6 @@ _SETPGROUP = 0x02
 _SETSIGDEF = 0x04
 _SETSIGMASK = 0x08
 
-# Signals that Python ignores in itself; an ignored signal would stay ignored in the child, and `yes | head` would never end.
-_IGNORED_BY_PYTHON = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
-
 
 class PollFd(ctypes.Structure):
     """``struct pollfd`` of poll(2); a negative ``fd`` is passed over."""
@@ -143,7 +140,11 @@ _getrusage.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
 class SpawnAttributes:
-    """``posix_spawnattr_t``: own process group or the parent's, no signal blocked, none ignored on Python's account."""
+    """``posix_spawnattr_t``: own process group or the parent's, no signal blocked and none ignored.
+
+    An ignored signal would stay ignored in the child: with Python's SIGPIPE ``yes | head`` would never end, with a
+    program's SIGTERM no child could be asked to end, with its SIGCHLD a shell would not learn how its commands ended.
+    """
 
     def __init__(self, *, new_group: bool) -> None:
         self._attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
@@ -151,9 +152,7 @@ class SpawnAttributes:
         defaulted = ctypes.create_string_buffer(_SIGSET_BYTES)
         _held.posix_spawnattr_init(self._attributes)
         _held.sigemptyset(blocked)
-        _held.sigemptyset(defaulted)
-        for number in _IGNORED_BY_PYTHON:
-            _held.sigaddset(defaulted, number)
+        _held.sigfillset(defaulted)
         _held.posix_spawnattr_setsigmask(self._attributes, blocked)
         _held.posix_spawnattr_setsigdefault(self._attributes, defaulted)
         _held.posix_spawnattr_setpgroup(self._attributes, 0)

@@ -72,6 +72,8 @@ def run(
         stdout = stderr = CAPTURE
     if input is not None and stdin != NULL:
         raise InvalidInputError("input and stdin both say what the child reads; give one of them")
+    if TO_STDOUT in (stdin, stdout):
+        raise InvalidInputError("STDOUT is for stderr alone: it follows stdout")
     if stdin == CAPTURE:
         raise InvalidInputError("stdin=PIPE would leave nobody to write into the pipe; give the bytes as input=")
     limits = Limits(

@@ -36,6 +36,7 @@ _ABANDON_AFTER_S = 5.0
 _PEAK_SLACK_SHARE = 16
 _PEAK_SLACK_BYTES = 1 << 20
 _SECOND_NS = 1_000_000_000
+_LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 
 
 class Limits(NamedTuple):
@@ -238,7 +239,7 @@ class _Watch:
                 self._obey(self._runner.stop_asked)
             wait_ms = -1
             if self._deadline_s != math.inf:
-                wait_ms = max(0, math.ceil((self._deadline_s - time.monotonic()) * 1000))
+                wait_ms = min(max(0, math.ceil((self._deadline_s - time.monotonic()) * 1000)), _LONGEST_POLL_MS)
             if self._count > _WITHOUT_PIPES:
                 self._pipes.show_to(self._polled)
             if linux.poll(self._address, self._count, wait_ms) > 0:

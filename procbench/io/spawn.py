@@ -185,6 +185,8 @@ def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
             return os.pidfd_open(pid)
         except OSError as error:
             failure = error
+            if error.errno == errno.ESRCH:
+                return os.eventfd(1)  # reaped already, by somebody else or because SIGCHLD is ignored: always readable
             if error.errno not in _LIMITS:
                 break
         spare.close()
