@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from procbench import __version__
 from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
 from procbench.views.terminal import one_line
 
@@ -30,9 +31,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from procbench.lab.runs import own_version
-
-        sys.stdout.write(f"procbench {own_version()}\n")
+        sys.stdout.write(f"procbench {__version__}\n")
         raise typer.Exit
 
 

@@ -101,6 +101,9 @@ class Show(Protocol):
     def waiting(self) -> None:
         """Note that time has passed."""
 
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Note that a signal ends the batch early, and whether what runs was killed for it."""
+
 
 def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Show) -> BatchResult:
     """Run the commands, and return when nothing of them is left, not even what has left its process group.
@@ -186,9 +189,12 @@ class _Batch:
 
     def _obey(self, number: signal.Signals) -> None:
         if self.ended_by is None and number == signal.SIGINT:
+            kill = False
             self._scheduler.shutdown(wait=False, cancel_futures=True)
         else:
-            self._scheduler.cancel_running(kill=number == signal.SIGINT or self.ended_by in ENDING)
+            kill = number == signal.SIGINT or self.ended_by in ENDING
+            self._scheduler.cancel_running(kill=kill)
+        self._show.ending(number, kill=kill)
         if self.ended_by is None or number in ENDING:
             self.ended_by = number
 
@@ -227,6 +233,12 @@ class QuietShow:
     def waiting(self) -> None:
         """Show nothing."""
 
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Say what happens to the commands that run."""
+        asked = "finishing what runs; Ctrl-C again kills it" if number == signal.SIGINT else "ending what runs"
+        sys.stderr.write(f"procbench: {number.name}: {'killing what runs' if kill else asked}\n")
+        sys.stderr.flush()
+
 
 class BarShow(QuietShow):
     """A bar on standard error with rate, failures and time left; also what captured tasks had to say."""
@@ -253,6 +265,12 @@ class BarShow(QuietShow):
 
     def waiting(self) -> None:
         """Show the time left anew."""
+        self._bar.refresh()
+
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Say above the bar what happens to the commands that run."""
+        self._bar.clear()
+        super().ending(number, kill=kill)
         self._bar.refresh()
 
     def close(self) -> None:

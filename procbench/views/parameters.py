@@ -69,11 +69,11 @@ def asked_parameters(
     """
     values: dict[str, dict[str, object]] = {word: {} for word in declared}
     names = {word: {parameter.name for parameter in parameters} for word, parameters in declared.items()}
-    for word in declared:
-        if DATA_FOLDER in names[word]:
-            values[word][DATA_FOLDER] = str(data_folder.absolute())
-        if full and FULL in names[word]:
-            values[word][FULL] = True
+    for notebook, asked in values.items():
+        if DATA_FOLDER in names[notebook]:
+            asked[DATA_FOLDER] = str(data_folder.absolute())
+        if full and FULL in names[notebook]:
+            asked[FULL] = True
     for word, name, value in sorted(map(_split, settings), key=lambda setting: setting[0] is not None):
         if word is not None and word not in declared:
             raise InvalidInputError(
