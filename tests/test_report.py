@@ -28,11 +28,12 @@ from hypothesis import strategies as st
 from procbench.errors import InvalidInputError, NotebookError, RecordError
 from procbench.lab.names import safe_name
 from procbench.views import folders, pages
-from procbench.views.fragments import sanitise, to_fragment, without_colours
+from procbench.views.fragments import sanitise, to_fragment
 from procbench.views.headline import Headline
 from procbench.views.notebooks import read_notebook
 from procbench.views.progress import ProgressEvent, for_people, progress_bar, time_left
 from procbench.views.report import build_report
+from procbench.views.terminal import without_colours
 
 PATIENCE_S = 60.0
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from procbench.errors import InvalidInputError
 from procbench.views.headline import HEADLINE_MIME, HEADLINE_TAG, Headline
 from procbench.views.notebooks import has_tag
+from procbench.views.terminal import CONTROL, ESCAPE
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -45,21 +46,7 @@ _DROPPED_WHOLE = [
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 _LINK = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
 
-_ESCAPE = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: window titles, links
-    r"|\x1b[PX^_].*?(?:\x1b\\|$)"  # device control and private strings
-    r"|\x1b\[[0-?]*[ -/]*[@-ln-~]"  # every control sequence but m, which sets colours
-    r"|\x1b[^\[]",  # two-byte escapes
-    re.DOTALL,
-)
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _FINE_COLOUR = re.compile(r"\x1b\[[0-9;:]*[34]8[;:][0-9;:]*m")  # of 256 or more: unreadable on one of light and dark
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
-
-
-def without_colours(text: str) -> str:
-    """Return a terminal's text without escape sequences and control characters."""
-    return _CONTROL.sub("", _COLOUR.sub("", _ESCAPE.sub("", text))).replace("\x1b", "")
 
 
 def read_headline(notebook: NotebookNode) -> tuple[Headline | None, str | None]:
@@ -123,7 +110,7 @@ def to_fragment(notebook: NotebookNode) -> str:
         filters={"clean_html": sanitise},
     )
     html, _ = exporter.from_notebook_node(_prepared(notebook))
-    return _CONTROL.sub("", html).replace("\x1b", "")
+    return CONTROL.sub("", html).replace("\x1b", "")
 
 
 def sanitise(html: object) -> str:
@@ -206,4 +193,4 @@ def _shown_text(text: str) -> str:
         left_out = len(text) - 2 * half
         text = f"{text[:half]}\n... {left_out:,} characters left out; the notebook has them ...\n{text[-half:]}"
     text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    return _CONTROL.sub("", _ESCAPE.sub("", _FINE_COLOUR.sub("", text)))
+    return CONTROL.sub("", ESCAPE.sub("", _FINE_COLOUR.sub("", text)))

@@ -21,7 +21,7 @@ from procbench.errors import InvalidInputError, NotebookError
 from procbench.lab.names import safe_name
 from procbench.views.children import render_in_child
 from procbench.views.folders import building_folder, publish, write_text
-from procbench.views.fragments import read_headline, split_title, to_fragment, without_colours
+from procbench.views.fragments import read_headline, split_title, to_fragment
 from procbench.views.notebooks import (
     Plain,
     check_parameters,
@@ -33,6 +33,7 @@ from procbench.views.notebooks import (
 from procbench.views.pages import NoiseWarning, ReportRow, index_page, notebook_page
 from procbench.views.progress import ProgressEvent, time_left
 from procbench.views.render import RenderJob, RenderOutcome, scratch_folder
+from procbench.views.terminal import without_colours
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

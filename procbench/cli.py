@@ -1,0 +1,255 @@
+"""The command line: a thin door. What a command does lives in ``views``; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from procbench import __version__
+from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
+from procbench.views.terminal import one_line
+
+BAD_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+app = typer.Typer(
+    name="procbench",
+    help="Find out what makes your child processes faster on your Linux machine, and prove it.",
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: nothing to load, and the same in a pipe
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"procbench {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find out what makes your child processes faster on your Linux machine, and prove it."""
+
+
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[--] COMMAND", help="Run once for each argument; {} is replaced by it.", show_default=False
+        ),
+    ] = None,
+    each: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One argument a line; standard input by default.")
+    ] = None,
+    commands: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One command a line instead of COMMAND; - is standard input.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Commands that run at a time; by default as many as there are CPUs to use."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until a command is ended.")] = None,
+    capture: Annotated[
+        bool, typer.Option(help="Show each command's output whole when it ends, not interleaved.")
+    ] = False,
+    record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
+    data: Data = Path("data"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
+) -> int:
+    """Run a command for each line of input, or a file of commands, several at a time.
+
+    No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
+    more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
+    """
+    from procbench.scheduling.commands import read_batch
+    from procbench.scheduling.settings import RunSettings
+    from procbench.views.batch import record_batch, run_batch, showing
+
+    settings = RunSettings(workers=workers, timeout=timeout, capture=capture)
+    batch_commands = read_batch(command or (), each, commands)
+    host = None
+    if record:
+        from procbench.lab.host import read_host
+
+        if data.exists() and not data.is_dir():
+            raise InvalidInputError(f"--data must be a folder, and {data} is none")
+        host = read_host()  # before the batch, whose own work would count as noise
+    with showing(len(batch_commands), quiet=quiet) as show:
+        batch = run_batch(batch_commands, settings, show)
+    if not quiet:
+        from procbench.views.summary import show_batch
+
+        show_batch(batch, sys.stderr)
+    if host is not None:
+        try:
+            path = record_batch(batch, host, data)
+        except ProcbenchError as error:
+            return _complain(error, batch.exit_status or FAILED)
+        if not quiet:
+            _say(f"recorded {path}" if path else "nothing was recorded: no command was begun")
+    return batch.exit_status
+
+
+@app.command()
+def host(as_json: Annotated[bool, typer.Option("--json", help="Facts and warnings as JSON.")] = False) -> int:
+    """Show what this machine is, what makes its numbers waver, why, and what to do."""
+    from dataclasses import asdict
+
+    from procbench.lab.host import read_host
+    from procbench.lab.noise import noise_warnings
+    from procbench.views.summary import show_host
+
+    facts = read_host()
+    warnings = noise_warnings(facts)
+    if as_json:
+        import json
+
+        found = {"facts": facts.to_dict(), "warnings": [asdict(warning) for warning in warnings]}
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    else:
+        show_host(facts, warnings, sys.stdout)
+    return 0
+
+
+@app.command()
+def lab(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Folder of notebooks; procbench's own by default.", show_default=False),
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Open JupyterLab on the notebooks: on this machine only, and with a token."""
+    from procbench.views.jupyter import lab_command
+
+    argv = lab_command(folder, no_browser=no_browser)
+    _say(f"opening JupyterLab on {argv[-1].partition('=')[2]}, reachable from this machine only; Ctrl-C twice ends it")
+    sys.stderr.flush()
+    os.execv(argv[0], argv)  # noqa: S606 - no shell, and no process of ours left in between
+
+
+@app.command()
+def report(
+    only: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Only this notebook; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A notebook's parameter, or WORD.NAME=VALUE; repeatable."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Take more time for narrower intervals, where a notebook can.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reports.")] = Path("reports"),
+    data: Data = Path("data"),
+    timeout: Annotated[float, typer.Option(metavar="S", help="Limit for each notebook, in seconds.")] = 1800.0,
+    notebooks: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
+) -> int:
+    """Measure this machine with the notebooks, and write a report that stands alone."""
+    from procbench.lab.host import read_host
+    from procbench.lab.noise import noise_warnings
+    from procbench.views.parameters import asked_parameters, chosen_notebooks, read_declared
+    from procbench.views.progress import progress_bar
+    from procbench.views.report import build_report
+    from procbench.views.signals import ending_by_exception
+    from procbench.views.summary import host_card
+
+    chosen = chosen_notebooks(only or (), notebooks)
+    parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
+    facts = read_host()
+    with ending_by_exception(), progress_bar() as on_progress:
+        built = build_report(
+            chosen,
+            out_root=out,
+            parameters=parameters,
+            host_card=host_card(facts),
+            warnings=noise_warnings(facts),
+            notebook_timeout_s=timeout,
+            on_progress=on_progress,
+        )
+    sys.stdout.write(f"{built.index}\n")
+    for row in built.rows:
+        if row.status != "ok":
+            _say(f"{row.notebook} did not run to its end: {row.status}")
+    return built.exit_status
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    status = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = _complain(error, status or FAILED) if error.errno != errno.EPIPE else BROKEN_PIPE
+        _drop_output()
+    sys.exit(status)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status; whatever a person can do wrong ends in one line on standard error."""
+    # Not typer's own main: it would answer a closed pipe, Ctrl-C and our errors in its own ways.
+    group = typer.main.get_command(app)
+    try:
+        with group.make_context("procbench", list(arguments) or ["--help"]) as context:
+            return int(group.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+    except (InvalidInputError, NotebookError) as error:
+        return _complain(error, BAD_INPUT)
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        return _complain(error, BAD_INPUT)
+    except (ProcbenchError, OSError) as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing is left half done")
+        return INTERRUPTED
+    except Exception as error:
+        # typer brings a click of its own in some versions, so that there is no one class to name here
+        if not hasattr(error, "format_message"):
+            raise
+        _say(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
+        return BAD_INPUT
+
+
+def _complain(error: Exception, status: int) -> int:
+    if isinstance(error, OSError) and not isinstance(error, ProcbenchError):
+        named = f"{error.filename}: " if error.filename is not None else ""
+        _say(f"{named}{error.strerror or error}")
+    else:
+        _say(str(error))
+    return status
+
+
+def _command_path(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "procbench"
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens
+        sys.stderr.write(f"procbench: {one_line(text, longest=2_000)}\n")
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush go nowhere, so that it has nothing to complain about."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

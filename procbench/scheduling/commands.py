@@ -1,0 +1,143 @@
+"""Read the commands of a batch: one a line, or one command with an argument a line. No shell ever sees them.
+
+Everything is read before anything runs, so that a bad line at the end of a file is refused while nothing has happened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from procbench.errors import InvalidInputError
+
+PLACE: Final = "{}"
+"""Where an argument goes in a command; without one it becomes the last argument."""
+
+STANDARD_INPUT: Final = "-"
+"""What people write for standard input where a file is expected."""
+
+_SECRET = re.compile(r"token|secret|passw(or)?d|(^|[-_])key$", re.IGNORECASE)
+_HIDDEN = "***"
+
+
+def read_batch(command: Sequence[str], each: str | None, commands: str | None) -> list[list[str]]:
+    """Return the commands of a batch as a person asked for them.
+
+    Args:
+        command: A command that is run for each argument; empty where there is a file of commands.
+        each: File of arguments; ``None`` is standard input.
+        commands: File of commands; ``None`` where there is a ``command``.
+
+    Raises:
+        InvalidInputError: It is not clear what to run, or a line makes no sense.
+        OSError: A file cannot be read.
+    """
+    if commands is not None:
+        if command or each is not None:
+            other = "a COMMAND" if command else "--each"
+            raise InvalidInputError(f"--commands brings whole commands; leave {other} out, or --commands")
+        return command_lines(commands)
+    if not command:
+        raise InvalidInputError(
+            "there is nothing to run: give a COMMAND (ls | procbench run -- gzip -k) or --commands FILE"
+        )
+    if not command[0]:
+        raise InvalidInputError("the COMMAND's first word, its program, is empty")
+    return each_argument(command, STANDARD_INPUT if each is None else each)
+
+
+def each_argument(template: Sequence[str], source: str = STANDARD_INPUT) -> list[list[str]]:
+    """Return one command for each line of a file that is not empty; the line is one argument, whatever is in it.
+
+    Args:
+        template: The command; each ``{}`` in it, also inside an argument, becomes the line.
+        source: The file; ``-`` is standard input.
+
+    Raises:
+        InvalidInputError: A line holds a NUL, there is no line, or standard input is a terminal; names file and line.
+        OSError: The file cannot be read.
+    """
+    has_place = any(PLACE in part for part in template)
+    operand = [] if has_place else [PLACE]
+    commands = [[part.replace(PLACE, line) for part in (*template, *operand)] for _, line in _lines(source) if line]
+    return _not_empty(commands, source, "an argument")
+
+
+def command_lines(source: str) -> list[list[str]]:
+    """Return the command of each line, split as a shell splits words and quotes, with nothing expanded.
+
+    Blank lines and lines that begin with ``#`` are passed over.
+
+    Args:
+        source: The file; ``-`` is standard input.
+
+    Raises:
+        InvalidInputError: A quotation is not closed, a line holds a NUL or an empty program, there is no command, or
+            standard input is a terminal; names file and line.
+        OSError: The file cannot be read.
+    """
+    commands = []
+    for number, line in _lines(source):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            argv = shlex.split(line)
+        except ValueError as error:
+            raise InvalidInputError(f"{_place(source, number)}: {str(error).lower()} in {line[:80]!r}") from error
+        if not argv[0]:
+            raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
+        commands.append(argv)
+    return _not_empty(commands, source, "a command")
+
+
+def without_secrets(argv: Iterable[str]) -> list[str]:
+    """Return a command as it may be recorded: the value of what is called token, secret, password or key is hidden.
+
+    ``NAME=value`` and ``--name=value`` hide the value, an option such as ``--password`` hides the argument behind it.
+    """
+    shown: list[str] = []
+    hide_next = False
+    for argument in argv:
+        name, equals, _ = argument.partition("=")
+        secret = _SECRET.search(name) is not None and not any(mark in name for mark in " /\n")
+        shown.append(_HIDDEN if hide_next else f"{name}={_HIDDEN}" if secret and equals else argument)
+        hide_next = secret and not equals and argument.startswith("-")
+    return shown
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line. Bytes that are no text come back unchanged (PEP 383)."""
+    with _opened(source) as file:
+        for number, raw in enumerate(file, 1):
+            if b"\0" in raw:
+                raise InvalidInputError(f"{_place(source, number)}: it holds a NUL, which no program can be given")
+            yield number, os.fsdecode(raw.removesuffix(b"\n"))
+
+
+def _opened(source: str) -> BinaryIO:
+    if source != STANDARD_INPUT:
+        return Path(source).open("rb")
+    if sys.stdin is None or sys.stdin.closed:
+        raise InvalidInputError("standard input is closed; give a file with --each FILE or --commands FILE")
+    if sys.stdin.isatty():
+        raise InvalidInputError(
+            "there is nothing to run: standard input is a terminal. Pipe one argument a line into it "
+            "(ls | procbench run -- gzip -k), or give --each FILE or --commands FILE"
+        )
+    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+
+
+def _place(source: str, number: int) -> str:
+    return f"{'standard input' if source == STANDARD_INPUT else source}, line {number}"
+
+
+def _not_empty(commands: list[list[str]], source: str, what: str) -> list[list[str]]:
+    if not commands:
+        name = "standard input" if source == STANDARD_INPUT else source
+        raise InvalidInputError(f"there is nothing to run: {name} has no line with {what}")
+    return commands

@@ -1,0 +1,314 @@
+"""Run a batch in front of a person: progress while it runs, Ctrl-C in two steps, and nothing left when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from procbench.io.orphans import adopting_orphans, reap_orphans
+from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.stealing import WorkStealingScheduler
+from procbench.scheduling.task import ProcessTask, TaskResult
+from procbench.views.signals import ENDING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from procbench.lab.host import HostFacts
+
+MOST_FAILURES: Final = 100
+"""Highest exit status that is a count; one more says "more than that", as with xargs and GNU parallel."""
+
+_AHEAD = 1_000
+_TICK_S = 0.25
+_REAP_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """How a batch ended.
+
+    Attributes:
+        results: Of every task that was begun, in the order of the commands.
+        total: How many commands there were; those without a result were cancelled before they began.
+        wall_s: Seconds that it took.
+        settings: How the commands were run.
+        ended_by: The signal that ended it early; ``None`` when it came to its own end.
+    """
+
+    results: tuple[TaskResult, ...]
+    total: int
+    wall_s: float
+    settings: RunSettings
+    ended_by: signal.Signals | None
+
+    def counts(self) -> dict[str, int]:
+        """Return how many ended in each way, those that never began among the cancelled."""
+        found = Counter(result.outcome for result in self.results)
+        found["cancelled"] += self.total - len(self.results)
+        return {word: found[word] for word in ("succeeded", "failed", "timed_out", "cancelled")}
+
+    @property
+    def exit_status(self) -> int:
+        """0, the number that failed or timed out up to 100, 101 for more, or 128 and the signal that ended it."""
+        if self.ended_by is not None:
+            return 128 + self.ended_by
+        counts = self.counts()
+        return min(counts["failed"] + counts["timed_out"], MOST_FAILURES + 1)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands.
+
+        Text that is none (bytes of a file name, say) is written with backslashes, because Parquet takes only UTF-8.
+        """
+        import os
+        import shlex
+
+        import pandas as pd
+
+        from procbench.analysis.results import frame
+        from procbench.scheduling.commands import without_secrets
+
+        def plain(text: str) -> str:
+            return text.encode(errors="backslashreplace").decode()
+
+        tidy = frame(self.results)
+        commands = [shlex.join(without_secrets(map(os.fsdecode, result.args))) for result in self.results]
+        errors = [None if result.error is None else plain(str(result.error)) for result in self.results]
+        tidy["command"] = [plain(command) for command in commands]
+        tidy["error"] = pd.Series(errors, index=tidy.index, dtype="str")
+        return tidy
+
+
+class Show(Protocol):
+    """What a batch tells while it runs, always in the main thread."""
+
+    def finished(self, result: TaskResult | None) -> None:
+        """Note that a task has ended; ``None`` for one that was cancelled before it began."""
+
+    def waiting(self) -> None:
+        """Note that time has passed."""
+
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Note that a signal ends the batch early, and whether what runs was killed for it."""
+
+
+def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Show) -> BatchResult:
+    """Run the commands, and return when nothing of them is left, not even what has left its process group.
+
+    While it runs, signals mean: Ctrl-C, finish what runs and cancel the rest; a second one, kill what runs. SIGTERM,
+    SIGHUP and SIGQUIT end what runs, by SIGTERM first. A signal that was ignored before stays ignored. To be called in
+    the main thread of a process that has no other children.
+
+    Args:
+        commands: The commands.
+        settings: How to run them; no more workers are started than there are commands.
+        show: What is told of it. What it raises ends the batch and its children, and is raised.
+
+    Raises:
+        OSError: There are not enough descriptors for that many workers.
+        RuntimeError: There are not enough threads for that many workers.
+    """
+    settings = settings.changed(workers=max(1, min(settings.worker_count, len(commands))))
+    events: queue.SimpleQueue[Future[TaskResult] | signal.Signals] = queue.SimpleQueue()
+    started_s = time.monotonic()
+    with _signals_to(events.put), adopting_orphans(), WorkStealingScheduler(settings) as scheduler:
+        batch = _Batch(commands, scheduler, events, show)
+        batch.until_end()
+    results = sorted(batch.results, key=lambda result: result.task.id)
+    return BatchResult(tuple(results), len(commands), time.monotonic() - started_s, settings, batch.ended_by)
+
+
+class _Batch:
+    """One batch: hands tasks in a little ahead of the workers, and looks after what comes back."""
+
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        scheduler: WorkStealingScheduler,
+        events: queue.SimpleQueue[Future[TaskResult] | signal.Signals],
+        show: Show,
+    ) -> None:
+        self.results: list[TaskResult] = []
+        self.ended_by: signal.Signals | None = None
+        self._left = iter(enumerate(commands))
+        self._scheduler = scheduler
+        self._events = events
+        self._show = show
+        self._under_way = 0
+        self._ahead = max(_AHEAD, 4 * scheduler.settings.worker_count)
+        self._reap_at_s = time.monotonic() + _REAP_EVERY_S
+
+    def until_end(self) -> None:
+        self._hand_in()
+        while self._under_way:
+            try:
+                event = self._events.get(timeout=_TICK_S)
+            except queue.Empty:
+                self._show.waiting()
+            else:
+                self._obey(event) if isinstance(event, signal.Signals) else self._take(event)
+            self._hand_in()
+            if time.monotonic() >= self._reap_at_s:
+                reap_orphans()
+                self._reap_at_s = time.monotonic() + _REAP_EVERY_S
+
+    def _hand_in(self) -> None:
+        while self.ended_by is None and self._under_way < self._ahead:
+            number, argv = next(self._left, (0, None))
+            if argv is None:
+                return
+            future = self._scheduler.submit(ProcessTask(argv, id=number))
+            self._under_way += 1
+            future.add_done_callback(self._events.put)
+
+    def _take(self, future: Future[TaskResult]) -> None:
+        self._under_way -= 1
+        if future.cancelled():
+            self._show.finished(None)
+            return
+        result = future.result()
+        self._show.finished(result)
+        if (
+            result.stdout is not None or result.stderr is not None
+        ):  # shown by now; a batch may say more than fits in memory
+            result = dataclasses.replace(result, stdout=None, stderr=None)
+        self.results.append(result)
+
+    def _obey(self, number: signal.Signals) -> None:
+        if self.ended_by is None and number == signal.SIGINT:
+            kill = False
+            self._scheduler.shutdown(wait=False, cancel_futures=True)
+        else:
+            kill = number == signal.SIGINT or self.ended_by in ENDING
+            self._scheduler.cancel_running(kill=kill)
+        self._show.ending(number, kill=kill)
+        if self.ended_by is None or number in ENDING:
+            self.ended_by = number
+
+
+@contextlib.contextmanager
+def _signals_to(put: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Hand signals on instead of dying of them. ``put`` must be re-entrant, as ``SimpleQueue.put`` is."""
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        put(signal.Signals(number))
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGINT, *ENDING):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a background job of a shell without job control
+                before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, disposition in before.items():
+            signal.signal(number, disposition)
+
+
+class QuietShow:
+    """Shows only what captured tasks had to say, each task's output whole."""
+
+    def finished(self, result: TaskResult | None) -> None:
+        """Write what the task wrote, as it is: first its standard output, then its standard error."""
+        if result is None:
+            return
+        for stream, output in ((sys.stdout, result.stdout), (sys.stderr, result.stderr)):
+            if output:
+                stream.flush()
+                stream.buffer.write(output)
+                stream.buffer.flush()
+
+    def waiting(self) -> None:
+        """Show nothing."""
+
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Say what happens to the commands that run."""
+        asked = "finishing what runs; Ctrl-C again kills it" if number == signal.SIGINT else "ending what runs"
+        sys.stderr.write(f"procbench: {number.name}: {'killing what runs' if kill else asked}\n")
+        sys.stderr.flush()
+
+
+class BarShow(QuietShow):
+    """A bar on standard error with rate, failures and time left; also what captured tasks had to say."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
+
+        tqdm.monitor_interval = 0  # no thread of its own: the batch ticks anyway
+        shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
+        self._bar = tqdm(total=total, file=sys.stderr, leave=False, unit=" tasks", bar_format=shape, dynamic_ncols=True)
+        self._failed = 0
+        self._bar.set_postfix_str("0 failed")
+
+    def finished(self, result: TaskResult | None) -> None:
+        """Count the task, and show it within a tenth of a second."""
+        if result is not None and result.outcome in ("failed", "timed_out"):
+            self._failed += 1
+            self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
+        if result is not None and (result.stdout or result.stderr):
+            self._bar.clear()
+            super().finished(result)
+            self._bar.refresh()
+        self._bar.update()
+
+    def waiting(self) -> None:
+        """Show the time left anew."""
+        self._bar.refresh()
+
+    def ending(self, number: signal.Signals, *, kill: bool) -> None:
+        """Say above the bar what happens to the commands that run."""
+        self._bar.clear()
+        super().ending(number, kill=kill)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._bar.close()
+
+
+@contextlib.contextmanager
+def showing(total: int, *, quiet: bool) -> Iterator[Show]:
+    """Give a bar on a terminal, else nothing but what captured tasks had to say.
+
+    Args:
+        total: How many tasks there are.
+        quiet: No bar, terminal or not.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield QuietShow()
+        return
+    with contextlib.closing(BarShow(total)) as bar:
+        yield bar
+
+
+def record_batch(batch: BatchResult, host: HostFacts, folder: Path) -> Path | None:
+    """Keep the batch as a run called ``batch``; ``None`` if not even one command was begun.
+
+    Raises:
+        RecordError: It could not be written; older runs are as they were.
+    """
+    from procbench.lab.store import Store
+
+    if not batch.results:
+        return None
+    parameters = {
+        **batch.settings.to_dict(),
+        "tasks": batch.total,
+        **batch.counts(),
+        "wall_s": batch.wall_s,
+        "ended_by": batch.ended_by.name if batch.ended_by else None,
+        "containment": "subreaper",
+    }
+    return Store(folder).record(batch.frame(), experiment="batch", host=host, parameters=parameters)
