@@ -146,10 +146,14 @@ class TaskQueue(Generic[T]):
         if wanted or self._is_shut_down:  # it came between the failed try and the append
             _withdraw(lock, waiters)
             return True
+        woken = False
         try:
-            lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            woken = lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
-            _withdraw(lock, waiters)
+            if (
+                not woken
+            ):  # whoever was woken tries again, and must not wake the next: that one would wake another in turn
+                _withdraw(lock, waiters)
         return True
 
 

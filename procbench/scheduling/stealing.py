@@ -11,13 +11,14 @@ A ``deque``'s append, pop and popleft are one atomic call each, which makes it w
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import signal
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -315,7 +316,7 @@ class WorkStealingScheduler:
 
     def _serve(self, worker: Worker, future: TaskFuture) -> None:
         if self._cancelling:
-            future.cancel()
+            _settle(future, future.cancel)
         if not future.set_running_or_notify_cancel():
             worker.outcomes["cancelled"] += 1
             return
@@ -325,14 +326,11 @@ class WorkStealingScheduler:
         except BaseException as error:
             worker.running = False
             worker.outcomes["failed"] += 1
-            future.set_exception(error)
+            _settle(future, functools.partial(future.set_exception, error))
             return
         worker.running = False
         worker.outcomes[result.outcome] += 1
-        try:
-            future.set_result(result)
-        except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
-            _log.exception("a callback of task %s raised", future.task.id)
+        _settle(future, functools.partial(future.set_result, result))
 
     def _execute(self, worker: Worker, future: TaskFuture) -> TaskResult:
         task = future.task
@@ -389,6 +387,14 @@ class WorkStealingScheduler:
         if not future.set_running_or_notify_cancel():
             with self._count_lock:
                 self._cancelled_waiting += 1
+
+
+def _settle(future: TaskFuture, end: Callable[[], object]) -> None:
+    """Bring a future to its end, which calls its callbacks."""
+    try:
+        end()
+    except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
+        _log.exception("a callback of task %s raised", future.task.id)
 
 
 _open_schedulers: weakref.WeakSet[WorkStealingScheduler] = weakref.WeakSet()

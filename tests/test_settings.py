@@ -1,0 +1,117 @@
+"""Settings are checked where they are made, change into variants, and survive the way through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procbench import ProcessTask, RunSettings
+from procbench.cpu.topology import usable_workers
+from procbench.errors import InvalidInputError
+
+COUNTS = st.integers(1, 10**6)
+SECONDS = st.floats(0, 1e9) | st.integers(0, 10**9)
+GOOD: dict[str, st.SearchStrategy[Any]] = {
+    "workers": st.none() | COUNTS,
+    "timeout": st.none() | SECONDS,
+    "capture": st.booleans(),
+    "max_output_bytes": st.none() | st.integers(0, 1 << 40),
+    "queue_size": COUNTS,
+    "kill_grace_s": SECONDS,
+    "drain_grace_s": SECONDS,
+    "spawn_patience_s": SECONDS,
+}
+NO_NUMBER = st.sampled_from(["1", b"1", [], {}, (), True, False, float("nan"), 1j])
+BAD: dict[str, st.SearchStrategy[Any]] = {
+    "workers": NO_NUMBER | st.integers(max_value=0) | st.floats(),
+    "timeout": NO_NUMBER | st.integers(max_value=-1) | st.floats(max_value=-1e-9),
+    "capture": st.sampled_from([0, 1, None, "yes"]),
+    "max_output_bytes": NO_NUMBER | st.integers(max_value=-1) | st.floats(),
+    "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
+    "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
+    "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
+    "spawn_patience_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
+}
+every_setting = st.fixed_dictionaries({}, optional=GOOD)
+one_bad = st.one_of([st.tuples(st.just(name), values) for name, values in BAD.items()])
+
+
+def test_every_field_is_covered_here_and_described() -> None:
+    """A new knob has its unit, meaning and lowest value, and good and bad values in this file."""
+    names = {knob.name for knob in dataclasses.fields(RunSettings)}
+    assert names == set(GOOD) == set(BAD) == set(RunSettings.describe())
+    for facts in RunSettings.describe().values():
+        assert set(facts) == {"unit", "meaning", "lowest"}
+        assert facts["meaning"]
+
+
+@given(fields=every_setting)
+def test_good_values_survive_the_way_through_json(fields: dict[str, Any]) -> None:
+    """to_dict and from_dict are each other's inverse, through JSON and pickle."""
+    made = RunSettings(**fields)
+    assert RunSettings.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert {name: getattr(made, name) for name in fields} == fields
+
+
+@given(bad=one_bad)
+def test_a_bad_value_is_named(bad: tuple[str, Any]) -> None:
+    """A value that makes no sense is refused as a ValueError that names the field, from every door."""
+    name, value = bad
+    for door in (lambda: RunSettings(**{name: value}), lambda: RunSettings().changed(**{name: value})):
+        with pytest.raises(InvalidInputError, match=name):
+            door()
+    with pytest.raises(InvalidInputError, match=name):
+        RunSettings.from_dict({name: value})
+
+
+@given(fields=every_setting, change=every_setting)
+def test_changed_gives_a_variant(fields: dict[str, Any], change: dict[str, Any]) -> None:
+    """changed leaves the original as it was, and everything that it was not told."""
+    made = RunSettings(**fields)
+    assert made.changed(**change) == RunSettings(**(fields | change))
+    assert made == RunSettings(**fields)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    """A misspelt field is named, with those that there are."""
+    with pytest.raises(InvalidInputError, match=r"wrokers.*workers"):
+        RunSettings().changed(wrokers=2)
+    with pytest.raises(InvalidInputError, match="colour"):
+        RunSettings.from_dict({"colour": "red"})
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen, so that a scheduler's cannot change under it."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunSettings().workers = 3  # type: ignore[misc]
+
+
+def test_no_number_of_workers_is_the_machines() -> None:
+    """C02: workers=None means as many as this process may use CPUs."""
+    assert RunSettings().worker_count == usable_workers() >= 1
+    assert RunSettings(workers=7).worker_count == 7
+
+
+@pytest.mark.parametrize("fields", [{"argv": "true"}, {"argv": b"true"}, {"argv": ["a"], "timeout": -1}])
+def test_a_task_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+    """A string for an argv, and a negative or undefined timeout, are mistakes of the program."""
+    with pytest.raises(InvalidInputError):
+        ProcessTask(**fields)
+    with pytest.raises(InvalidInputError):
+        ProcessTask(["true"], timeout=float("nan"))
+
+
+def test_tasks_have_ids_of_their_own() -> None:
+    """Ids count up unless given; command is the program; an empty argv is the scheduler's business."""
+    first, second, third = ProcessTask(["a", "b"]), ProcessTask([b"c"]), ProcessTask([], id="x")
+    assert first.id != second.id
+    assert [task.command for task in (first, second, third)] == ["a", "c", ""]
+    assert third.id == "x"
+    assert pickle.loads(pickle.dumps(first)) == first
