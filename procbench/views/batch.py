@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
 import signal
 import sys
@@ -34,6 +35,7 @@ MOST_FAILURES: Final = 100
 _AHEAD = 1_000
 _TICK_S = 0.25
 _REAP_EVERY_S = 2.0
+_UNKNOWN_WIDTH = 80  # a serial line or a bare pty says 0 columns, which tqdm takes for no room at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +71,13 @@ class BatchResult:
         return min(counts["failed"] + counts["timed_out"], MOST_FAILURES + 1)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands.
-
-        Text that is none (bytes of a file name, say) is written with backslashes, because Parquet takes only UTF-8.
-        """
-        import os
-        import shlex
-
-        import pandas as pd
-
+        """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands."""
         from procbench.analysis.results import frame
         from procbench.scheduling.commands import without_secrets
 
-        def plain(text: str) -> str:
-            return text.encode(errors="backslashreplace").decode()
-
-        tidy = frame(self.results)
-        commands = [shlex.join(without_secrets(map(os.fsdecode, result.args))) for result in self.results]
-        errors = [None if result.error is None else plain(str(result.error)) for result in self.results]
-        tidy["command"] = [plain(command) for command in commands]
-        tidy["error"] = pd.Series(errors, index=tidy.index, dtype="str")
-        return tidy
+        return frame(
+            dataclasses.replace(result, args=without_secrets(map(os.fsdecode, result.args))) for result in self.results
+        )
 
 
 class Show(Protocol):
@@ -247,8 +235,17 @@ class BarShow(QuietShow):
         from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
 
         tqdm.monitor_interval = 0  # no thread of its own: the batch ticks anyway
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
-        self._bar = tqdm(total=total, file=sys.stderr, leave=False, unit=" tasks", bar_format=shape, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            file=sys.stderr,
+            leave=False,
+            unit=" tasks",
+            bar_format=shape,
+            dynamic_ncols=width > 0,
+            ncols=None if width > 0 else _UNKNOWN_WIDTH,
+        )
         self._failed = 0
         self._bar.set_postfix_str("0 failed")
 
