@@ -35,7 +35,7 @@ MOST_FAILURES: Final = 100
 _AHEAD = 1_000
 _TICK_S = 0.25
 _REAP_EVERY_S = 2.0
-_UNKNOWN_WIDTH = 80  # a serial line or a bare pty says 0 columns, which tqdm takes for no room at all
+_USUAL_COLUMNS, _USUAL_ROWS = 80, 24  # a serial line or a bare pty says 0 and 0, which tqdm takes for no room at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class BarShow(QuietShow):
         from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
 
         tqdm.monitor_interval = 0  # no thread of its own: the batch ticks anyway
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        has_size = all(os.get_terminal_size(sys.stderr.fileno()))
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
         self._bar = tqdm(
             total=total,
@@ -243,8 +243,9 @@ class BarShow(QuietShow):
             leave=False,
             unit=" tasks",
             bar_format=shape,
-            dynamic_ncols=width > 0,
-            ncols=None if width > 0 else _UNKNOWN_WIDTH,
+            dynamic_ncols=has_size,
+            ncols=None if has_size else _USUAL_COLUMNS,
+            nrows=None if has_size else _USUAL_ROWS,
         )
         self._failed = 0
         self._bar.set_postfix_str("0 failed")
