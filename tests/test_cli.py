@@ -166,9 +166,8 @@ def test_each_way_to_fail_is_listed(tmp_path: Path):
     assert done.returncode == 4
     for words in ("cannot start 'no-such-program'", "status 7", "SIGKILL", "timed out after"):
         assert words in done.stderr
-    assert (
-        re.search(r"failed +3\n", done.stderr.replace(" \n", "\n").replace("  ", " ")) or "failed     3" in done.stderr
-    )
+    assert re.search(r"^failed +3\b", done.stderr, re.MULTILINE)
+    assert re.search(r"^timed out +1\b", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     assert (tmp_path / "done").exists()
 
@@ -312,6 +311,16 @@ def test_output_that_cannot_be_written_is_said(tmp_path: Path):
         done = procbench(*arguments, cwd=tmp_path, stdin=b"x\n", prefix=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
         assert done.returncode == 1
         assert done.stderr == "procbench: No space left on device\n"
+
+
+def test_more_workers_than_the_system_gives_is_said(tmp_path: Path):
+    """Too few descriptors for that many workers is one line and status 1; with few workers the batch runs."""
+    limited = ("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")
+    lines = b"x\n" * 100
+    done = procbench("run", "--workers", "100", "true", cwd=tmp_path, stdin=lines, prefix=limited)
+    assert done.returncode == 1
+    assert re.fullmatch(r"procbench: .* 100 workers: Too many open files; ask for fewer\n", done.stderr)
+    assert procbench("run", "--workers", "2", "true", cwd=tmp_path, stdin=lines, prefix=limited).returncode == 0
 
 
 def test_a_full_disk_while_recording_leaves_older_runs_alone(tmp_path: Path):

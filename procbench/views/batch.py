@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from procbench.errors import ProcbenchError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -106,17 +107,26 @@ def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Sh
         show: What is told of it. What it raises ends the batch and its children, and is raised.
 
     Raises:
-        OSError: There are not enough descriptors for that many workers.
-        RuntimeError: There are not enough threads for that many workers.
+        ProcbenchError: There are not enough descriptors or threads for that many workers; the cause is chained.
     """
     settings = settings.changed(workers=max(1, min(settings.worker_count, len(commands))))
     events: queue.SimpleQueue[Future[TaskResult] | signal.Signals] = queue.SimpleQueue()
     started_s = time.monotonic()
-    with _signals_to(events.put), adopting_orphans(), WorkStealingScheduler(settings) as scheduler:
+    with _signals_to(events.put), adopting_orphans(), _scheduler(settings) as scheduler:
         batch = _Batch(commands, scheduler, events, show)
         batch.until_end()
     results = sorted(batch.results, key=lambda result: result.task.id)
     return BatchResult(tuple(results), len(commands), time.monotonic() - started_s, settings, batch.ended_by)
+
+
+def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
+    try:
+        return WorkStealingScheduler(settings)
+    except (OSError, RuntimeError) as error:  # no descriptor, no thread
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ProcbenchError(
+            f"the system does not give enough for {settings.worker_count:,} workers: {reason}; ask for fewer"
+        ) from error
 
 
 class _Batch:
