@@ -43,7 +43,8 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
     """Return one row for each result, in their order.
 
     Returns:
-        A frame with these columns. ``task_id``; ``command``, as a shell would read it; ``outcome`` (``succeeded``,
+        A frame with these columns. ``task_id``; ``command``, as a shell would read it,
+        bytes that are no text with backslashes; ``outcome`` (``succeeded``,
         ``failed``, ``timed_out``, ``cancelled``); ``returncode`` (Int64, missing if never started); ``signal``; ``error``,
         why it could not be started; ``worker`` and ``stolen_from``, worker numbers (the latter Int64, missing if not
         stolen); ``start_s`` and ``end_s``, seconds since the first of them was submitted; ``queue_wait_s``, ``wall_s``,
@@ -57,11 +58,16 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
     origin_ns = min((result.submitted_ns for result in rows), default=0)
     columns: dict[str, list[Any]] = {
         "task_id": [result.task.id for result in rows],
-        "command": [shlex.join(os.fsdecode(a) for a in result.args) for result in rows],
-        "error": [None if result.error is None else str(result.error) for result in rows],
+        "command": [_plain(shlex.join(os.fsdecode(a) for a in result.args)) for result in rows],
+        "error": [None if result.error is None else _plain(str(result.error)) for result in rows],
         "start_s": [(result.started_ns - origin_ns) / _SECOND_NS for result in rows],
         "end_s": [(result.ended_ns - origin_ns) / _SECOND_NS for result in rows],
     }
     columns |= {name: [getattr(result, name) for result in rows] for name in _AS_THEY_ARE}
     tidy = pd.DataFrame(columns)
     return tidy.astype(dict.fromkeys(_WHOLE_OR_MISSING, "Int64"))
+
+
+def _plain(text: str) -> str:
+    """Return text that UTF-8 can write, as pandas and Parquet need it: a file name may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()

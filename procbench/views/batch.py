@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
 import signal
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from procbench.errors import ProcbenchError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -34,6 +36,7 @@ MOST_FAILURES: Final = 100
 _AHEAD = 1_000
 _TICK_S = 0.25
 _REAP_EVERY_S = 2.0
+_USUAL_COLUMNS, _USUAL_ROWS = 80, 24  # a serial line or a bare pty says 0 and 0, which tqdm takes for no room at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +72,13 @@ class BatchResult:
         return min(counts["failed"] + counts["timed_out"], MOST_FAILURES + 1)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands.
-
-        Text that is none (bytes of a file name, say) is written with backslashes, because Parquet takes only UTF-8.
-        """
-        import os
-        import shlex
-
-        import pandas as pd
-
+        """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands."""
         from procbench.analysis.results import frame
         from procbench.scheduling.commands import without_secrets
 
-        def plain(text: str) -> str:
-            return text.encode(errors="backslashreplace").decode()
-
-        tidy = frame(self.results)
-        commands = [shlex.join(without_secrets(map(os.fsdecode, result.args))) for result in self.results]
-        errors = [None if result.error is None else plain(str(result.error)) for result in self.results]
-        tidy["command"] = [plain(command) for command in commands]
-        tidy["error"] = pd.Series(errors, index=tidy.index, dtype="str")
-        return tidy
+        return frame(
+            dataclasses.replace(result, args=without_secrets(map(os.fsdecode, result.args))) for result in self.results
+        )
 
 
 class Show(Protocol):
@@ -118,17 +107,26 @@ def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Sh
         show: What is told of it. What it raises ends the batch and its children, and is raised.
 
     Raises:
-        OSError: There are not enough descriptors for that many workers.
-        RuntimeError: There are not enough threads for that many workers.
+        ProcbenchError: There are not enough descriptors or threads for that many workers; the cause is chained.
     """
     settings = settings.changed(workers=max(1, min(settings.worker_count, len(commands))))
     events: queue.SimpleQueue[Future[TaskResult] | signal.Signals] = queue.SimpleQueue()
     started_s = time.monotonic()
-    with _signals_to(events.put), adopting_orphans(), WorkStealingScheduler(settings) as scheduler:
+    with _signals_to(events.put), adopting_orphans(), _scheduler(settings) as scheduler:
         batch = _Batch(commands, scheduler, events, show)
         batch.until_end()
     results = sorted(batch.results, key=lambda result: result.task.id)
     return BatchResult(tuple(results), len(commands), time.monotonic() - started_s, settings, batch.ended_by)
+
+
+def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
+    try:
+        return WorkStealingScheduler(settings)
+    except (OSError, RuntimeError) as error:  # no descriptor, no thread
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ProcbenchError(
+            f"the system does not give enough for {settings.worker_count:,} workers: {reason}; ask for fewer"
+        ) from error
 
 
 class _Batch:
@@ -247,8 +245,18 @@ class BarShow(QuietShow):
         from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
 
         tqdm.monitor_interval = 0  # no thread of its own: the batch ticks anyway
+        has_size = all(os.get_terminal_size(sys.stderr.fileno()))
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
-        self._bar = tqdm(total=total, file=sys.stderr, leave=False, unit=" tasks", bar_format=shape, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            file=sys.stderr,
+            leave=False,
+            unit=" tasks",
+            bar_format=shape,
+            dynamic_ncols=has_size,
+            ncols=None if has_size else _USUAL_COLUMNS,
+            nrows=None if has_size else _USUAL_ROWS,
+        )
         self._failed = 0
         self._bar.set_postfix_str("0 failed")
 
