@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
-_PLANNED: Final = 0.75  # of the budget is for the fewest blocks; a machine that slows down must not cost the intervals
+_PLANNED: Final = 0.7  # of the budget is for the fewest blocks, the rest for more of them
+_PATIENCE: Final = 1.4  # times the budget, where a machine has slowed down since the trial run
+_MOST_BLOCKS: Final = 50
 _FULL_TIMES: Final = 8
 _TRIAL_TASKS: Final = 120  # about a second of work on one worker, with all kinds and sizes of commands
 _MOST_PER_WORKER: Final = 60
@@ -63,8 +65,8 @@ def run(
             to it. One that is not installed is left out, and the notes say so.
         tasks: Most commands in a batch of the default workload; a trial run decides how many of them fit into the budget.
             None or 0 is 60 for each CPU, at least 120. Commands of your own are always run whole.
-        budget_s: Seconds for measuring; the experiment as a whole takes a few more. At least one block is measured,
-            whatever it takes.
+        budget_s: Seconds planned for measuring; a machine that slows down meanwhile may take half as many again, because
+            fewer blocks would have no interval. At least one block is measured, whatever it takes.
         full: More numbers of workers, narrower intervals, and eight times the budget.
         data_dir: Where to record the run; empty or None not to.
         seed: Draws files and order.
@@ -93,11 +95,15 @@ def run(
         # The baseline runs twice, hence one more; more workers than CPUs are no faster.
         block_s = sum(max(alone_s / count, together_s) for count in [*(count for _, count in kinds), cpus])
         if own is None:
-            fitting = int(len(recorder.batch.commands) * _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * block_s))
+            tried = len(recorder.batch.commands)
+            fitting = int(tried * _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * block_s))
             recorder.batch = batch.first(max(fitting, _FEWEST_PER_WORKER * cpus))
-        elif block_s * (_MIN_BLOCKS + 1) > budget_s:
-            blocks = max(1, int(budget_s / block_s))
-            notes.append(f"the budget of {budget_s:g} s allows about {blocks} blocks; an interval needs {_MIN_BLOCKS}")
+            block_s *= len(recorder.batch.commands) / tried
+        blocks = max(1, min(_MOST_BLOCKS, int((budget_s - (time.monotonic() - begun)) / block_s) - 1))
+        if blocks < _MIN_BLOCKS:
+            notes.append(
+                f"{budget_s:g} s are enough for {blocks} blocks; an interval needs {_MIN_BLOCKS}: raise budget_s"
+            )
         conditions = [
             Condition(name, recorder.timed(name, runs[name]), {"way": way, "workers": count})
             for (way, count), name in zip(kinds, runs, strict=True)
@@ -106,9 +112,10 @@ def run(
             conditions,
             baseline=_name(USUAL, cpus, cpus),
             larger_is_better=False,
-            min_blocks=_MIN_BLOCKS,
+            min_blocks=min(_MIN_BLOCKS, blocks),
+            max_blocks=blocks,
             target_half_width=0.01 if full else 0.02,
-            budget_s=max(0.1, budget_s - (time.monotonic() - begun)),
+            budget_s=max(0.1, _PATIENCE * budget_s - (time.monotonic() - begun)),
             seed=seed,
             on_progress=on_progress,
         )
