@@ -89,16 +89,12 @@ def run(
         recorder = _Recorder(batch.first(_TRIAL_TASKS) if own is None else batch)
         kinds = [(PROCBENCH, count) for count in counts] + [(way, cpus) for way in chosen if way != PROCBENCH]
         runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1])) for kind in kinds}
-        # The first run brings programs and files into the page cache.
-        _, alone_s, together_s = (recorder.timed("", runs[_name(PROCBENCH, n, cpus)])() for n in (cpus, 1, cpus))
-        recorder.forget()
+        alone_s, together_s = recorder.trial_runs(*(runs[_name(PROCBENCH, count, cpus)] for count in (1, cpus)))
         # The baseline runs twice, hence one more; more workers than CPUs are no faster.
         block_s = sum(max(alone_s / count, together_s) for count in [*(count for _, count in kinds), cpus])
         if own is None:
-            tried = len(recorder.batch.commands)
-            fitting = int(tried * _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * block_s))
-            recorder.batch = batch.first(max(fitting, _FEWEST_PER_WORKER * cpus))
-            block_s *= len(recorder.batch.commands) / tried
+            wanted_s = _PLANNED * budget_s / (_MIN_BLOCKS + 1)
+            block_s *= recorder.resize(batch, wanted_s / block_s, fewest=_FEWEST_PER_WORKER * cpus)
         blocks = max(1, min(_MOST_BLOCKS, int((budget_s - (time.monotonic() - begun)) / block_s) - 1))
         if blocks < _MIN_BLOCKS:
             notes.append(
@@ -149,9 +145,18 @@ class _Recorder:
         self.batch = batch
         self._batches: list[tuple[str, Batch]] = []
 
-    def forget(self) -> None:
-        """Drop what was kept so far: trial runs."""
+    def trial_runs(self, alone: RunBatch, together: RunBatch) -> tuple[float, float]:
+        """Return the seconds of a batch with one worker and with one for each CPU; nothing of them is kept."""
+        # The first run brings programs and files into the page cache.
+        _, alone_s, together_s = (self.timed("", run)() for run in (together, alone, together))
         self._batches.clear()
+        return alone_s, together_s
+
+    def resize(self, workload: Workload, times: float, *, fewest: int) -> float:
+        """Make the batch that many times as large, as far as the workload goes; return what became of it."""
+        before = len(self.batch.commands)
+        self.batch = workload.first(max(int(before * times), fewest))
+        return len(self.batch.commands) / before
 
     def timed(self, name: str, run: RunBatch) -> Callable[[], float]:
         """Return a trial."""

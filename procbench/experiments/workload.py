@@ -91,7 +91,7 @@ def read_workload(path: str | Path) -> Workload:
         InvalidInputError: The file cannot be read, holds no command, or has a quote that is not closed; the message
             names file and line.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # a notebook's working folder is not its reader's: errors name the whole path
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
