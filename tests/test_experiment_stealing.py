@@ -114,23 +114,23 @@ def test_another_program_called_parallel_is_not_taken_for_gnu_parallel(tmp_path,
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_every_way_runs_every_command(name, tmp_path):
+def test_every_way_runs_every_command_in_its_folder(name, tmp_path):
     way = WAYS[name]
     if way.missing():
         pytest.skip(way.missing())
-    commands = [("touch", f"{tmp_path}/it's {number}\n$HOME") for number in range(5)]
-    with way.opened(2) as run:
+    commands = [("touch", f"it's {number}\n$HOME") for number in range(5)]
+    with way.opened(2, tmp_path) as run:
         assert run(commands).failed == 0
         assert len(list(tmp_path.iterdir())) == 5
         assert run([("false",), ("true",)]).failed in {1, None}
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_no_way_lets_output_through(name, capfd):
+def test_no_way_lets_output_through(name, tmp_path, capfd):
     way = WAYS[name]
     if way.missing():
         pytest.skip(way.missing())
-    with way.opened(1) as run:
+    with way.opened(1, tmp_path) as run:
         run([("echo", "loud"), ("sh", "-c", "echo loud >&2")])
     assert capfd.readouterr() == ("", "")
 

@@ -42,6 +42,7 @@ def test_a_workload_has_at_least_one_command(tmp_path):
 def test_own_commands_are_quoted_as_for_a_shell_and_never_see_one(tmp_path):
     file = tmp_path / "commands"
     file.write_text("gzip -c 'my file'\n\n  echo $HOME; \"a b\" > c  # d\n")
+    assert read_workload(file).folder == tmp_path
     assert read_workload(file).commands == (
         ("gzip", "-c", "my file"),
         ("echo", "$HOME;", "a b", ">", "c", "#", "d"),

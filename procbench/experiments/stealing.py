@@ -58,7 +58,7 @@ def run(
 
     Args:
         workload: A file of commands, one a line, quoted as for a shell. They are run dozens of times, several at a time,
-            in this process's folder and without their output being kept: they must bear that. Empty or None is
+            in the folder of their file and without their output being kept: they must bear that. Empty or None is
             :func:`procbench.experiments.workload.standard_library_workload`.
         workers: Numbers of workers for procbench's curve; 1 and the number of usable CPUs always belong to it.
         ways: Names from :data:`procbench.experiments.ways.WAYS`; None for all. procbench and the usual way always belong
@@ -88,7 +88,7 @@ def run(
         batch = own or standard_library_workload(most, Path(scratch), seed=seed)
         recorder = _Recorder(batch.first(_TRIAL_TASKS) if own is None else batch)
         kinds = [(PROCBENCH, count) for count in counts] + [(way, cpus) for way in chosen if way != PROCBENCH]
-        runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1])) for kind in kinds}
+        runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1], batch.folder)) for kind in kinds}
         alone_s, together_s = recorder.trial_runs(*(runs[_name(PROCBENCH, count, cpus)] for count in (1, cpus)))
         # The baseline runs twice, hence one more; more workers than CPUs are no faster.
         block_s = sum(max(alone_s / count, together_s) for count in [*(count for _, count in kinds), cpus])
