@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,17 @@ class StealingResult:
             "effect": effect.to_dict() if effect else None,
             "picture_alt": self.ways_alt(),
         }
+
+    def details(self) -> str:
+        """Return what was run, what was left out, what failed and what made it noisy, as text of 88 columns."""
+        shown = [
+            f"{self.tasks} commands ({self.workload}), {self.trials.blocks} blocks after one to warm up, "
+            f"{self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}",
+            *self.notes,
+            *(f"failed {one.times} times with status {one.returncode}: {one.command}" for one in self.failures),
+            *(f"noise: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
 
     def ways_alt(self) -> str:
         """Return the comparison of the ways in words, for a reader who does not see its figure."""

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
-_PLANNED: Final = 0.75  # of the budget is for the fewest blocks; a machine that slows down must not cost the intervals
+_PLANNED: Final = 0.7  # of the budget is for the fewest blocks, the rest for more of them
+_PATIENCE: Final = 1.4  # times the budget, where a machine has slowed down since the trial run
+_MOST_BLOCKS: Final = 50
 _FULL_TIMES: Final = 8
 _TRIAL_TASKS: Final = 120  # about a second of work on one worker, with all kinds and sizes of commands
 _MOST_PER_WORKER: Final = 60
@@ -56,15 +58,15 @@ def run(
 
     Args:
         workload: A file of commands, one a line, quoted as for a shell. They are run dozens of times, several at a time,
-            in this process's folder and without their output being kept: they must bear that. Empty or None is
+            in the folder of their file and without their output being kept: they must bear that. Empty or None is
             :func:`procbench.experiments.workload.standard_library_workload`.
         workers: Numbers of workers for procbench's curve; 1 and the number of usable CPUs always belong to it.
         ways: Names from :data:`procbench.experiments.ways.WAYS`; None for all. procbench and the usual way always belong
             to it. One that is not installed is left out, and the notes say so.
         tasks: Most commands in a batch of the default workload; a trial run decides how many of them fit into the budget.
             None or 0 is 60 for each CPU, at least 120. Commands of your own are always run whole.
-        budget_s: Seconds for measuring; the experiment as a whole takes a few more. At least one block is measured,
-            whatever it takes.
+        budget_s: Seconds planned for measuring; a machine that slows down meanwhile may take half as many again, because
+            fewer blocks would have no interval. At least one block is measured, whatever it takes.
         full: More numbers of workers, narrower intervals, and eight times the budget.
         data_dir: Where to record the run; empty or None not to.
         seed: Draws files and order.
@@ -86,18 +88,18 @@ def run(
         batch = own or standard_library_workload(most, Path(scratch), seed=seed)
         recorder = _Recorder(batch.first(_TRIAL_TASKS) if own is None else batch)
         kinds = [(PROCBENCH, count) for count in counts] + [(way, cpus) for way in chosen if way != PROCBENCH]
-        runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1])) for kind in kinds}
-        # The first run brings programs and files into the page cache.
-        _, alone_s, together_s = (recorder.timed("", runs[_name(PROCBENCH, n, cpus)])() for n in (cpus, 1, cpus))
-        recorder.forget()
+        runs = {_name(*kind, cpus): opened.enter_context(WAYS[kind[0]].opened(kind[1], batch.folder)) for kind in kinds}
+        alone_s, together_s = recorder.trial_runs(*(runs[_name(PROCBENCH, count, cpus)] for count in (1, cpus)))
         # The baseline runs twice, hence one more; more workers than CPUs are no faster.
         block_s = sum(max(alone_s / count, together_s) for count in [*(count for _, count in kinds), cpus])
         if own is None:
-            fitting = int(len(recorder.batch.commands) * _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * block_s))
-            recorder.batch = batch.first(max(fitting, _FEWEST_PER_WORKER * cpus))
-        elif block_s * (_MIN_BLOCKS + 1) > budget_s:
-            blocks = max(1, int(budget_s / block_s))
-            notes.append(f"the budget of {budget_s:g} s allows about {blocks} blocks; an interval needs {_MIN_BLOCKS}")
+            wanted_s = _PLANNED * budget_s / (_MIN_BLOCKS + 1)
+            block_s *= recorder.resize(batch, wanted_s / block_s, fewest=_FEWEST_PER_WORKER * cpus)
+        blocks = max(1, min(_MOST_BLOCKS, int((budget_s - (time.monotonic() - begun)) / block_s) - 1))
+        if blocks < _MIN_BLOCKS:
+            notes.append(
+                f"{budget_s:g} s are enough for {blocks} blocks; an interval needs {_MIN_BLOCKS}: raise budget_s"
+            )
         conditions = [
             Condition(name, recorder.timed(name, runs[name]), {"way": way, "workers": count})
             for (way, count), name in zip(kinds, runs, strict=True)
@@ -106,9 +108,10 @@ def run(
             conditions,
             baseline=_name(USUAL, cpus, cpus),
             larger_is_better=False,
-            min_blocks=_MIN_BLOCKS,
+            min_blocks=min(_MIN_BLOCKS, blocks),
+            max_blocks=blocks,
             target_half_width=0.01 if full else 0.02,
-            budget_s=max(0.1, budget_s - (time.monotonic() - begun)),
+            budget_s=max(0.1, _PATIENCE * budget_s - (time.monotonic() - begun)),
             seed=seed,
             on_progress=on_progress,
         )
@@ -142,9 +145,18 @@ class _Recorder:
         self.batch = batch
         self._batches: list[tuple[str, Batch]] = []
 
-    def forget(self) -> None:
-        """Drop what was kept so far: trial runs."""
+    def trial_runs(self, alone: RunBatch, together: RunBatch) -> tuple[float, float]:
+        """Return the seconds of a batch with one worker and with one for each CPU; nothing of them is kept."""
+        # The first run brings programs and files into the page cache.
+        _, alone_s, together_s = (self.timed("", run)() for run in (together, alone, together))
         self._batches.clear()
+        return alone_s, together_s
+
+    def resize(self, workload: Workload, times: float, *, fewest: int) -> float:
+        """Make the batch that many times as large, as far as the workload goes; return what became of it."""
+        before = len(self.batch.commands)
+        self.batch = workload.first(max(int(before * times), fewest))
+        return len(self.batch.commands) / before
 
     def timed(self, name: str, run: RunBatch) -> Callable[[], float]:
         """Return a trial."""

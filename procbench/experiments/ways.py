@@ -7,6 +7,7 @@ what a program like xargs needs to start itself is part of its time, since it ha
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shlex
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from procbench.experiments import pool
 from procbench.experiments.workload import Command
@@ -50,12 +52,13 @@ class Way:
     """A way of running a batch.
 
     Attributes:
-        opened: Makes everything ready for that many workers; what it yields runs a batch and waits for it.
+        opened: Makes everything ready for that many workers, and for commands in that folder (None is this process's);
+            what it yields runs a batch and waits for it.
         note: What a reader of its numbers should know.
         program: What must be installed; empty for nothing.
     """
 
-    opened: Callable[[int], AbstractContextManager[RunBatch]]
+    opened: Callable[[int, Path | None], AbstractContextManager[RunBatch]]
     note: str
     program: str = ""
 
@@ -67,12 +70,12 @@ class Way:
 
 
 @contextmanager
-def _procbench(workers: int) -> Iterator[RunBatch]:
+def _procbench(workers: int, folder: Path | None) -> Iterator[RunBatch]:
     settings = RunSettings(workers=workers, discard=True)
     with WorkStealingScheduler(settings) as scheduler:
 
         def run(commands: Sequence[Command]) -> Batch:
-            tasks = (ProcessTask(command, id=number) for number, command in enumerate(commands))
+            tasks = (ProcessTask(command, cwd=folder, id=number) for number, command in enumerate(commands))
             results = tuple(scheduler.map(tasks))
             return Batch(sum(result.returncode != 0 for result in results), results)
 
@@ -80,19 +83,21 @@ def _procbench(workers: int) -> Iterator[RunBatch]:
 
 
 @contextmanager
-def _thread_pool(workers: int) -> Iterator[RunBatch]:
+def _thread_pool(workers: int, folder: Path | None) -> Iterator[RunBatch]:
+    exit_status = functools.partial(pool.exit_status, folder=folder)
     with ThreadPoolExecutor(workers) as executor:
-        yield lambda commands: Batch(sum(status != 0 for status in executor.map(pool.exit_status, map(list, commands))))
+        yield lambda commands: Batch(sum(status != 0 for status in executor.map(exit_status, commands)))
 
 
 @contextmanager
-def _asyncio(workers: int) -> Iterator[RunBatch]:
+def _asyncio(workers: int, folder: Path | None) -> Iterator[RunBatch]:
     """Run the loop in a thread of its own, since a notebook's main thread runs one already."""
 
     async def exit_status(command: Command, room: asyncio.Semaphore) -> int:
         async with room:
             try:
-                child = await asyncio.create_subprocess_exec(*command, stdin=_NULL, stdout=_NULL, stderr=_NULL)
+                streams: dict[str, Any] = {"stdin": _NULL, "stdout": _NULL, "stderr": _NULL}
+                child = await asyncio.create_subprocess_exec(*command, **streams, cwd=folder)
             except OSError:
                 return 127
             return await child.wait()
@@ -111,8 +116,8 @@ def _asyncio(workers: int) -> Iterator[RunBatch]:
 
 
 @contextmanager
-def _process_pool(workers: int) -> Iterator[RunBatch]:
-    argv = [sys.executable, "-I", pool.__file__, str(workers)]
+def _process_pool(workers: int, folder: Path | None) -> Iterator[RunBatch]:
+    argv = [sys.executable, "-I", pool.__file__, str(workers), str(folder or "")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         requests, answers = child.stdin, child.stdout
         assert requests is not None and answers is not None  # noqa: S101, PT018 - Popen was asked for both
@@ -129,22 +134,24 @@ def _process_pool(workers: int) -> Iterator[RunBatch]:
 
 
 @contextmanager
-def _xargs(workers: int) -> Iterator[RunBatch]:
-    yield lambda commands: _piped(["xargs", "-0", "-n", "1", "-P", str(workers), "sh", "-c"], commands)
+def _xargs(workers: int, folder: Path | None) -> Iterator[RunBatch]:
+    yield lambda commands: _piped(["xargs", "-0", "-n", "1", "-P", str(workers), "sh", "-c"], commands, folder)
 
 
 @contextmanager
-def _parallel(workers: int) -> Iterator[RunBatch]:
+def _parallel(workers: int, folder: Path | None) -> Iterator[RunBatch]:
     with tempfile.TemporaryDirectory(prefix="procbench-") as home:  # parallel keeps notes; they do not belong in $HOME
         env = os.environ | {"PARALLEL_HOME": home, "PARALLEL_SHELL": "/bin/sh"}
         argv = ["parallel", "--will-cite", "--ungroup", "-0", "-j", str(workers)]
-        yield lambda commands: _piped(argv, commands, env)
+        yield lambda commands: _piped(argv, commands, folder, env)
 
 
-def _piped(argv: list[str], commands: Sequence[Command], env: Mapping[str, str] | None = None) -> Batch:
+def _piped(
+    argv: list[str], commands: Sequence[Command], folder: Path | None, env: Mapping[str, str] | None = None
+) -> Batch:
     """Hand commands to a program that gives each to a shell; ``exec`` saves a fork there."""
     lines = "\0".join(f"exec {shlex.join(command)}" for command in commands)
-    done = subprocess.run(argv, input=lines, text=True, stdout=_NULL, stderr=_NULL, env=env, check=False)
+    done = subprocess.run(argv, input=lines, text=True, stdout=_NULL, stderr=_NULL, cwd=folder, env=env, check=False)
     return Batch(0 if done.returncode == 0 else None)
 
 

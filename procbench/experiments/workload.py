@@ -8,7 +8,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -33,15 +33,17 @@ class Workload:
         name: What they are, in a few words.
         commands: Program and arguments of each.
         notes: What a reader should know about them.
+        folder: Where they run; None is this process's working folder, which then does not matter.
     """
 
     name: str
     commands: tuple[Command, ...]
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
 
     def first(self, count: int) -> Workload:
         """Return the workload of the first ``count`` commands."""
-        return Workload(self.name, self.commands[:count], self.notes)
+        return replace(self, commands=self.commands[:count])
 
 
 def standard_library_workload(count: int, scratch: Path, *, seed: int = 0) -> Workload:
@@ -87,11 +89,14 @@ def standard_library_workload(count: int, scratch: Path, *, seed: int = 0) -> Wo
 def read_workload(path: str | Path) -> Workload:
     """Read commands from a file, one a line, quoted as for a shell; no shell ever sees them. Empty lines count for nothing.
 
+    They run in the folder of their file, so that relative names in them mean the same from a shell, a notebook and a
+    report.
+
     Raises:
         InvalidInputError: The file cannot be read, holds no command, or has a quote that is not closed; the message
             names file and line.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # a notebook's working folder is not its reader's: errors name the whole path
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +105,7 @@ def read_workload(path: str | Path) -> Workload:
     commands = tuple(_commands(text, path))
     if not commands:
         raise InvalidInputError(f"{path} holds no command; write one a line, such as: gzip -9 -c 'my file'")
-    return Workload(path.name, commands)
+    return Workload(path.name, commands, folder=path.parent)
 
 
 def _commands(text: str, path: Path) -> Iterator[Command]:

@@ -44,6 +44,7 @@ STYLE: Final[dict[Any, Any]] = {
 """matplotlib settings of every figure."""
 
 _MOST_PROGRAMS = 5
+_CLEAR: Final[dict[str, Any]] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # no line runs through a figure
 
 
 def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = "procbench") -> Axes:

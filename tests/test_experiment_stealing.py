@@ -1,0 +1,160 @@
+"""The stealing experiment, tiny: real commands, a few ways."""
+
+import math
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from procbench.errors import InvalidInputError
+from procbench.experiments import stealing
+from procbench.experiments.ways import PROCBENCH, USUAL, WAYS
+from procbench.lab.store import Store
+from procbench.views.headline import Headline
+
+
+@pytest.fixture(scope="module")
+def own_commands(tmp_path_factory):
+    file = tmp_path_factory.mktemp("own") / "commands"
+    file.write_text("true\n" * 6 + "false\nprocbench-is-no-such-program\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def result(own_commands, tmp_path_factory):
+    return stealing.run(workload=own_commands, workers=[1, 2], ways=["asyncio"], budget_s=3)
+
+
+def test_the_invariants_hold_for_the_standard_library():
+    tiny = stealing.run(workers=[1], ways=[], tasks=6, budget_s=0.5)
+    assert tiny.tasks == 6
+    assert all(tiny.invariants().values()), tiny.invariants()
+    assert tiny.limit_s > 0
+
+
+def test_the_frame_has_every_trial_and_its_factors(result):
+    frame = result.frame
+    assert set(frame["way"]) == {PROCBENCH, USUAL, "asyncio"}
+    assert len(frame) == len(result.trials.trials)
+    assert (frame["value"] > 0).all()
+    assert str(frame["failed"].dtype) == "Int64"
+
+
+def test_failed_commands_are_counted_and_named(result):
+    assert {(one.command, one.returncode) for one in result.failures} == {
+        ("false", 1),
+        ("procbench-is-no-such-program", None),
+    }
+    invariants = result.invariants()
+    assert (result.frame["failed"] == 2).all()
+    assert [name for name, holds in invariants.items() if not holds] == ["every command ended with status 0"]
+
+
+def test_effects_compare_ways_with_the_usual_one_on_as_many_workers(result):
+    assert {one.condition for one in result.effects} == {PROCBENCH, "asyncio"}
+    assert {one.baseline for one in result.effects} == {USUAL}
+
+
+def test_the_summary_has_a_row_for_each_way_the_fastest_first(result):
+    table = result.summary()
+    assert sorted(table["way"]) == sorted([PROCBENCH, USUAL, "asyncio"])
+    assert table["median_s"].is_monotonic_increasing
+    usual = table.set_index("way").loc[USUAL]
+    assert usual["verdict"] == "the baseline"
+    assert math.isnan(usual["ratio"])
+
+
+def test_the_curve_has_a_row_for_each_number_of_workers(result):
+    table = result.scaling()
+    assert set(table["workers"]) == {1, 2, result.workers}
+    assert table["speedup"].iloc[0] == 1
+    assert table["limit_s"].is_monotonic_decreasing
+
+
+def test_the_trace_has_one_row_for_each_command(result):
+    assert sorted(result.trace["task_id"]) == list(range(8))
+    assert set(result.trace["program"]) == {"true", "false", "procbench-is-no-such-program"}
+
+
+def test_the_headline_is_one(result):
+    headline = Headline(**result.headline())
+    assert headline.sentence
+    assert Headline.from_json(headline.to_json()).effect["baseline"] == USUAL
+    for words in (result.ways_alt(), result.scaling_alt(), result.timeline_alt()):
+        assert "nan" not in words
+
+
+def test_a_result_pickles(result):
+    again = pickle.loads(pickle.dumps(result))
+    assert again.effects == result.effects
+
+
+def test_a_run_is_recorded_where_that_is_wanted(own_commands, tmp_path):
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=0.2, data_dir=tmp_path)
+    [recorded] = Store(tmp_path).load("stealing").runs
+    assert recorded.trials["value"].tolist() == ran.frame["value"].tolist()
+    assert recorded.parameters["workload"] == str(own_commands)
+
+
+def test_ways_that_are_not_installed_are_left_out_and_named(own_commands, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran = stealing.run(workload=own_commands, workers=[1], ways=["xargs -P", "GNU parallel"], budget_s=0.2)
+    assert "xargs -P: left out, xargs is not installed" in ran.notes
+    assert "GNU parallel: left out, parallel is not installed" in ran.notes
+
+
+def test_another_program_called_parallel_is_not_taken_for_gnu_parallel(tmp_path, monkeypatch):
+    other = tmp_path / "parallel"
+    other.write_text("#!/bin/sh\necho moreutils\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert WAYS["GNU parallel"].missing()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_runs_every_command_in_its_folder(name, tmp_path):
+    way = WAYS[name]
+    if way.missing():
+        pytest.skip(way.missing())
+    commands = [("touch", f"it's {number}\n$HOME") for number in range(5)]
+    with way.opened(2, tmp_path) as run:
+        assert run(commands).failed == 0
+        assert len(list(tmp_path.iterdir())) == 5
+        assert run([("false",), ("true",)]).failed in {1, None}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_no_way_lets_output_through(name, tmp_path, capfd):
+    way = WAYS[name]
+    if way.missing():
+        pytest.skip(way.missing())
+    with way.opened(1, tmp_path) as run:
+        run([("echo", "loud"), ("sh", "-c", "echo loud >&2")])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tasks": -1}, {"budget_s": 0}, {"budget_s": math.nan}, {"workers": [0]}, {"ways": ["make -j"]}, {"tasks": 1.5}],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(wrong):
+    with pytest.raises(InvalidInputError):
+        stealing.run(**wrong)
+
+
+def test_an_interrupted_measurement_keeps_its_blocks(own_commands):
+    def strike(progress):
+        if progress.blocks:
+            raise KeyboardInterrupt
+
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=30, on_progress=strike)
+    assert ran.trials.stopped_because == "interrupted"
+    assert ran.invariants()["every command ran exactly once"]
+
+
+def test_importing_the_experiment_loads_no_pandas():
+    code = "import sys, procbench.experiments.stealing; sys.exit('pandas' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
