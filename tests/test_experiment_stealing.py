@@ -144,6 +144,12 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(wrong):
         stealing.run(**wrong)
 
 
+def test_too_few_blocks_for_an_interval_are_said(own_commands):
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=0.01)
+    assert any("only 1 blocks" in note for note in ran.notes)
+    assert ran.summary()["low_s"].isna().all()
+
+
 def test_an_interrupted_measurement_keeps_its_blocks(own_commands):
     def strike(progress):
         if progress.blocks:

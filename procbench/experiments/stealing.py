@@ -96,10 +96,6 @@ def run(
             wanted_s = _PLANNED * budget_s / (_MIN_BLOCKS + 1)
             block_s *= recorder.resize(batch, wanted_s / block_s, fewest=_FEWEST_PER_WORKER * cpus)
         blocks = max(1, min(_MOST_BLOCKS, int((budget_s - (time.monotonic() - begun)) / block_s) - 1))
-        if blocks < _MIN_BLOCKS:
-            notes.append(
-                f"{budget_s:g} s are enough for {blocks} blocks; an interval needs {_MIN_BLOCKS}: raise budget_s"
-            )
         conditions = [
             Condition(name, recorder.timed(name, runs[name]), {"way": way, "workers": count})
             for (way, count), name in zip(kinds, runs, strict=True)
@@ -117,6 +113,10 @@ def run(
         )
         if not trials.blocks:  # struck by Ctrl-C before there was anything to keep
             raise KeyboardInterrupt
+    if trials.blocks < _MIN_BLOCKS:
+        notes.append(
+            f"only {trials.blocks} blocks fitted into the budget; an interval needs {_MIN_BLOCKS}: raise budget_s"
+        )
     result = StealingResult(
         frame=recorder.frame(trials),
         # A curve is no comparison of ways: its conditions have other numbers of workers than the baseline.

@@ -62,9 +62,8 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
         own = row["way"] == highlight
         _interval(axes, row["median_s"], place, row["low_s"], row["high_s"], axis="x", own=own)
         text = f"{row['median_s']:.3g} s"
-        axes.annotate(
-            text, (row["median_s"], place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9
-        )
+        at = (row["median_s"], place)
+        axes.annotate(text, at, (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=_CLEAR)
     axes.set_yticks(range(len(ordered)), list(ordered["way"]))
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() == highlight else "normal")
