@@ -178,8 +178,7 @@ class WorkStealingScheduler:
         self._injector.shutdown()
         if cancel_futures:
             self._cancel_waiting()
-        while self._unpark_one():
-            pass
+        self._unpark_one()  # and that one, when it ends, the next
         if wait:
             for worker in self._workers:
                 if worker.thread is not None and worker.thread.ident is not None:
@@ -238,9 +237,9 @@ class WorkStealingScheduler:
                 self._serve(worker, future)
         finally:
             worker.runner.close()
-            # Whoever parked while this worker still had something in its hands has not seen that all is done.
-            while self._unpark_one():
-                pass
+            # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
+            # the next: all at once would look through each other's queues, find each other looking, and lie down again.
+            self._unpark_one()
 
     def _next(self, worker: Worker) -> TaskFuture | None:
         """Return the next task, asleep until there is one; ``None`` when there will be none."""
@@ -360,13 +359,12 @@ class WorkStealingScheduler:
     def _drained(self) -> bool:
         return self._injector.finished() and not any(worker.local or worker.moving for worker in self._workers)
 
-    def _unpark_one(self) -> bool:
+    def _unpark_one(self) -> None:
         try:
             worker = self._idle.pop()
         except IndexError:
-            return False
+            return
         worker.asleep.release()
-        return True
 
     def _cancel_waiting(self) -> None:
         self._cancelling = True  # for what is in a worker's hands between two queues
