@@ -18,6 +18,7 @@ import pytest
 
 from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
+from procbench.io.results import RunResult
 from procbench.io.runner import ChildRunner, Limits
 from tests.waiting import long_sleep, processes_with, run_python, wait_until
 
@@ -274,7 +275,7 @@ def test_a_group_that_ignores_sigterm_is_killed() -> None:
     marker = long_sleep()
     code = f"(trap '' TERM; sleep {marker}; :) & wait"
     runner = ChildRunner()
-    result = runner.run(["sh", "-c", code], limits=Limits(timeout=0.3, kill_grace_s=0.2))
+    result = RunResult(*runner.run(["sh", "-c", code], limits=Limits(timeout=0.3, kill_grace_s=0.2)))
     runner.close()
     assert (result.timed_out, result.stop_phase) == (True, "kill")
     assert processes_with(marker) == []
@@ -294,7 +295,7 @@ def test_ending_a_child_goes_as_far_as_it_must(code: str, phase: str, name: str)
     marker = long_sleep()
     runner = ChildRunner()
     try:
-        result = runner.run(["sh", "-c", code.format(marker)], limits=Limits(timeout=0.3, kill_grace_s=0.3))
+        result = RunResult(*runner.run(["sh", "-c", code.format(marker)], limits=Limits(timeout=0.3, kill_grace_s=0.3)))
     finally:
         runner.close()
     assert (result.timed_out, result.cancelled, result.stop_phase, result.signal) == (True, False, phase, name)
@@ -306,7 +307,7 @@ def test_a_child_that_ends_politely_keeps_its_status() -> None:
     runner = ChildRunner()
     code = "trap 'echo bye; exit 9' TERM; while :; do sleep 0.01; done"
     try:
-        result = runner.run(["sh", "-c", code], limits=Limits(timeout=0.3), stdout=PIPE)
+        result = RunResult(*runner.run(["sh", "-c", code], limits=Limits(timeout=0.3), stdout=PIPE))
     finally:
         runner.close()
     assert (result.returncode, result.stdout, result.stop_phase) == (9, b"bye\n", "terminate")
@@ -449,8 +450,8 @@ def test_another_thread_may_stop_a_runner(kill: bool) -> None:
 
     try:
         with meanwhile(stop):
-            result = runner.run(["sleep", marker], limits=Limits())
-        later = runner.run(["sleep", marker], limits=Limits())
+            result = RunResult(*runner.run(["sleep", marker], limits=Limits()))
+        later = RunResult(*runner.run(["sleep", marker], limits=Limits()))
         runner.pause(60)
     finally:
         runner.close()

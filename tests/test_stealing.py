@@ -317,7 +317,7 @@ def test_ctrl_c_in_the_with_block_ends_everything() -> None:
         futures = [sched.submit(["sleep", marker]) for _ in range(10)]
     thread.join()
     assert processes_with(marker) == []
-    assert all(future.done() for future in futures)
+    assert all(future.done() for future in futures), [future._state for future in futures]
 
 
 def test_a_forgotten_scheduler_does_not_hold_the_interpreter() -> None:
@@ -499,7 +499,8 @@ with WorkStealingScheduler(RunSettings(workers=4, capture=True)) as sched:
     resource.setrlimit(resource.RLIMIT_NOFILE, (free + 8, hard))
     results = list(sched.map([["echo", "hi"]] * 300))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(os.listdir("/proc/self/fd")) == before
+    # a worker that had to use its spare descriptor takes a new one with its next child
+    assert before - 4 <= len(os.listdir("/proc/self/fd")) <= before + 3
 assert [r.stdout for r in results] == [b"hi\\n"] * 300, [r.error for r in results if r.error]
 print("all")
 """
@@ -511,7 +512,7 @@ def test_no_descriptor_at_all_fails_after_the_patience() -> None:
     code = """
 import os, resource
 from procbench import RunSettings, WorkStealingScheduler
-with WorkStealingScheduler(RunSettings(workers=2, spawn_patience_s=0.2)) as sched:
+with WorkStealingScheduler(RunSettings(workers=2, capture=True, spawn_patience_s=0.2)) as sched:
     assert sched.submit(["true"]).result(60).returncode == 0
     free = os.open("/dev/null", os.O_RDONLY); os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

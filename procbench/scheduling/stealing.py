@@ -182,6 +182,7 @@ class WorkStealingScheduler:
         if wait:
             for worker in self._workers:
                 if worker.thread is not None and worker.thread.ident is not None:
+                    worker.ended.wait()
                     worker.thread.join()
                 else:
                     worker.runner.close()  # its thread never began
@@ -240,6 +241,7 @@ class WorkStealingScheduler:
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
             # the next: all at once would look through each other's queues, find each other looking, and lie down again.
             self._unpark_one()
+            worker.ended.set()
 
     def _next(self, worker: Worker) -> TaskFuture | None:
         """Return the next task, asleep until there is one; ``None`` when there will be none."""

@@ -42,6 +42,8 @@ class Worker:
         local: Its queue; it takes from the left, thieves from the right.
         runner: What runs its commands.
         asleep: Locked; who takes this worker out of the line of sleepers unlocks it once.
+        ended: Set when its thread has nothing more to do. Waited for before ``join``, because before Python 3.13 a
+            ``join`` that Ctrl-C interrupts takes a running thread for ended, and the next one does not wait.
         moving: Whether a task may be in its hands, in no queue.
     """
 
@@ -53,6 +55,7 @@ class Worker:
         self.asleep = threading.Lock()
         self.asleep.acquire()
         self.thread: threading.Thread | None = None
+        self.ended = threading.Event()
         self.outcomes = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
         self.submitted = self.steals = self.stolen_tasks = self.failed_steals = self.parks = 0
         self.running = False
