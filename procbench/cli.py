@@ -67,7 +67,7 @@ def run(
     ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until a command is ended.")] = None,
     capture: Annotated[
-        bool, typer.Option(help="Show each command's output whole when it ends, not interleaved.")
+        bool, typer.Option(help="Show each command's output in one piece when it ends, up to 8 MiB a stream.")
     ] = False,
     record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),

@@ -16,6 +16,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 _released = ctypes.CDLL(None, use_errno=True)
@@ -135,9 +136,6 @@ posix_spawn.argtypes = [
 ]
 posix_spawn.restype = ctypes.c_int
 
-_getrusage = _held.getrusage
-_getrusage.argtypes = [ctypes.c_int, ctypes.c_void_p]
-
 
 class SpawnAttributes:
     """``posix_spawnattr_t``: own process group or the parent's, no signal blocked and none ignored.
@@ -202,10 +200,12 @@ class FileActions:
 
 
 def own_peak_memory_bytes() -> int:
-    """Return the largest resident size this process ever had, in bytes (getrusage(2), RUSAGE_SELF)."""
-    usage = Usage()
-    _getrusage(0, ctypes.addressof(usage))
-    return int(usage.max_rss_kib) * 1024
+    """Return the largest resident size that this process had since its exec, in bytes (VmHWM, proc_pid_status(5)).
+
+    Not ``ru_maxrss``, which still counts in the process that spawned this one. Costs some 15 µs.
+    """
+    status = Path("/proc/self/status").read_bytes()
+    return int(status.partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
 
 
 def set_child_subreaper(enabled: bool) -> None:

@@ -52,11 +52,10 @@ def test_own_commands_are_quoted_as_for_a_shell_and_never_see_one(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds no command"),
-        (b" \n\n", "holds no command"),
-        (b"true\necho 'open\n", "line 2: No closing quotation"),
+        (b"", "no line with a command"),
+        (b" \n\n", "no line with a command"),
+        (b"true\necho 'open\n", "line 2: no closing quotation"),
         (b"true\nfalse\necho a\0b\n", "line 3: .*NUL"),
-        (b"\xff\xfe", "no UTF-8"),
     ],
 )
 def test_commands_that_cannot_be_read_are_refused_with_file_and_line(tmp_path, content, words):

@@ -151,7 +151,7 @@ def _piped(
 ) -> Batch:
     """Hand commands to a program that gives each to a shell; ``exec`` saves a fork there."""
     lines = "\0".join(f"exec {shlex.join(command)}" for command in commands)
-    done = subprocess.run(argv, input=lines, text=True, stdout=_NULL, stderr=_NULL, cwd=folder, env=env, check=False)
+    done = subprocess.run(argv, input=os.fsencode(lines), stdout=_NULL, stderr=_NULL, cwd=folder, env=env, check=False)
     return Batch(0 if done.returncode == 0 else None)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-import shlex
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
 from procbench.errors import InvalidInputError, UnsupportedError
+from procbench.scheduling.commands import command_lines
 
 Command = tuple[str, ...]
 
@@ -87,7 +87,9 @@ def standard_library_workload(count: int, scratch: Path, *, seed: int = 0) -> Wo
 
 
 def read_workload(path: str | Path) -> Workload:
-    """Read commands from a file, one a line, quoted as for a shell; no shell ever sees them. Empty lines count for nothing.
+    """Read commands from a file, one a line, quoted as for a shell; no shell ever sees them.
+
+    Empty lines and those that begin with ``#`` count for nothing.
 
     They run in the folder of their file, so that relative names in them mean the same from a shell, a notebook and a
     report.
@@ -98,26 +100,10 @@ def read_workload(path: str | Path) -> Workload:
     """
     path = Path(path).absolute()  # a notebook's working folder is not its reader's: errors name the whole path
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise InvalidInputError(f"cannot read commands from {path}: {reason}") from error
-    commands = tuple(_commands(text, path))
-    if not commands:
-        raise InvalidInputError(f"{path} holds no command; write one a line, such as: gzip -9 -c 'my file'")
+        commands = tuple(tuple(command) for command in command_lines(str(path)))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read commands from {path}: {error.strerror}") from error
     return Workload(path.name, commands, folder=path.parent)
-
-
-def _commands(text: str, path: Path) -> Iterator[Command]:
-    for number, line in enumerate(text.split("\n"), 1):
-        try:
-            command = tuple(shlex.split(line))
-        except ValueError as error:
-            raise InvalidInputError(f"{path}, line {number}: {error} in {line.strip()[:80]!r}") from error
-        if "\0" in line:
-            raise InvalidInputError(f"{path}, line {number}: a command cannot hold a NUL")
-        if command:
-            yield command
 
 
 def _source_files(root: Path) -> list[Path]:

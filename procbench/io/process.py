@@ -70,6 +70,8 @@ def run(
         if stdout is not INHERIT or stderr is not INHERIT:
             raise InvalidInputError("capture_output stands for stdout=PIPE and stderr=PIPE; leave those two out")
         stdout = stderr = CAPTURE
+    if input is not None and not isinstance(input, bytes | bytearray | memoryview):
+        raise InvalidInputError(f"input is {type(input).__name__}; it must be bytes, such as text.encode()")
     if input is not None and stdin != NULL:
         raise InvalidInputError("input and stdin both say what the child reads; give one of them")
     if TO_STDOUT in (stdin, stdout):

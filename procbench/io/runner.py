@@ -21,7 +21,7 @@ from procbench.errors import SpawnLimitError
 from procbench.io.command import Argument, program_name
 from procbench.io.groups import end_group, signal_group
 from procbench.io.results import StopPhase
-from procbench.io.spawn import INHERIT, NULL, Child, Spare, spawn
+from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import EXIT, WAKE, Data, Pipes
 from procbench.memory.buffers import ReadBuffer
 
@@ -31,7 +31,9 @@ KILL_GRACE_S: Final = 5.0
 DRAIN_GRACE_S: Final = 0.25
 """How long after the child's end a descendant may go on holding its pipe."""
 
+# After SIGKILL a process is gone within milliseconds, unless the kernel itself keeps it waiting (a dead network disk).
 _ABANDON_AFTER_S = 5.0
+_DYING_S = 1.0
 # Resident sizes are summed up from per-CPU counters that lag a little; between "may be ours" and "is the child's" doubt wins.
 _PEAK_SLACK_SHARE = 16
 _PEAK_SLACK_BYTES = 1 << 20
@@ -164,10 +166,15 @@ class ChildRunner:
                 raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
             to_stdin, to_stdout, to_stderr = pipes.streams
             child = spawn(argv, cwd=cwd, env=env, stdin=to_stdin, stdout=to_stdout, stderr=to_stderr, spare=self._spare)
-            pipes.close_child_ends()
-            watch = _Watch(self, child, pipes, limits, started_ns)
+            watch = None
             try:
+                pipes.close_child_ends()
+                watch = _Watch(self, child, pipes, limits, started_ns)
                 watch.until_end()
+            except BaseException:
+                if watch is None or not watch.reaped:
+                    end_at_once(child.pid)
+                raise
             finally:
                 linux.close_now(child.pidfd)
                 self._polled[EXIT].fd = -1
@@ -187,6 +194,7 @@ class _Watch:
         "_deadline_s",
         "_ended_ns",
         "_held",
+        "_kill_at_s",
         "_limits",
         "_phase",
         "_pipes",
@@ -195,6 +203,7 @@ class _Watch:
         "_runner",
         "_started_ns",
         "_timed_out",
+        "reaped",
     )
 
     def __init__(self, runner: ChildRunner, child: Child, pipes: Pipes, limits: Limits, started_ns: int) -> None:
@@ -210,6 +219,8 @@ class _Watch:
         self._timed_out = self._cancelled = self._held = False
         self._phase: StopPhase | None = None
         self._deadline_s = math.inf if limits.timeout is None else started_ns / _SECOND_NS + limits.timeout
+        self._kill_at_s = 0.0
+        self.reaped = False
         self._polled[EXIT].fd = child.pidfd
         self._count = _WITHOUT_PIPES if pipes.empty else len(self._polled)
 
@@ -289,7 +300,7 @@ class _Watch:
         if phase == "terminate":
             signal_group(self._child.pid, signal.SIGTERM)
             signal_group(self._child.pid, signal.SIGCONT)  # a stopped process gets SIGTERM only once it goes on
-            self._deadline_s = time.monotonic() + self._limits.kill_grace_s
+            self._deadline_s = self._kill_at_s = time.monotonic() + self._limits.kill_grace_s
         else:
             signal_group(self._child.pid, signal.SIGKILL)
             self._deadline_s = time.monotonic() + _ABANDON_AFTER_S
@@ -304,14 +315,16 @@ class _Watch:
     def _reap(self) -> None:
         runner = self._runner
         pid = self._child.pid
+        # First the rest of its group, then the child itself: while it is a zombie, nobody else's group has this number.
+        if self._phase is not None:
+            kill_at_s = self._kill_at_s if self._phase == "terminate" else 0.0
+            if end_group(pid, kill_at_s=kill_at_s, give_up_after_s=_DYING_S) and self._phase == "terminate":
+                self._phase = "kill"
+        self.reaped = True
         if linux.wait4_now(pid, runner.status_address, os.WNOHANG, runner.usage_address) == pid:
             self._returncode = os.waitstatus_to_exitcode(runner.status.value)
         else:
             ctypes.memset(runner.usage_address, 0, ctypes.sizeof(runner.usage))
-        if self._phase is not None:
-            until_kill_s = self._deadline_s if self._phase == "terminate" and not self._held else time.monotonic()
-            if end_group(pid, kill_at_s=until_kill_s, give_up_after_s=1.0):
-                self._phase = "kill"
 
     def fields(self, argv: Sequence[Argument]) -> tuple[Any, ...]:
         usage, out, err, feed = self._runner.usage, self._pipes.out, self._pipes.err, self._pipes.feed

@@ -8,6 +8,7 @@ There is no ``preexec_fn``: code that runs between fork and exec in a threaded p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -163,19 +164,33 @@ def _call(
     arguments: list[bytes],
     environment: ctypes.Array[ctypes.c_char_p],
 ) -> tuple[int, int]:
+    """Return the child's pid and posix_spawn's code; an interrupt that waited for the call leaves no child behind."""
     attributes = _attributes(new_group)
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     pid = ctypes.c_int()
     call = (ctypes.addressof(pid), path, actions.address, attributes.address)
     call_arrays = (ctypes.addressof(vector), ctypes.addressof(environment))
-    code: int = linux.posix_spawn(*call, *call_arrays)
-    # The script was just written, and a child forked at that moment still holds it open; it lets go when it execs.
-    for _ in range(_BUSY_TEXT_TRIES):
-        if code != errno.ETXTBSY:
-            break
-        time.sleep(_BUSY_TEXT_WAIT_S)
+    code = -1
+    try:
         code = linux.posix_spawn(*call, *call_arrays)
+        # The script was just written, and a child forked at that moment still holds it open; it lets go when it execs.
+        for _ in range(_BUSY_TEXT_TRIES):
+            if code != errno.ETXTBSY:
+                break
+            time.sleep(_BUSY_TEXT_WAIT_S)
+            code = linux.posix_spawn(*call, *call_arrays)
+    except BaseException:
+        if pid.value and code != errno.ETXTBSY:
+            end_at_once(pid.value)
+        raise
     return pid.value, code
+
+
+def end_at_once(pid: int) -> None:
+    """Kill and reap a child that nobody has begun to look after."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
@@ -192,8 +207,7 @@ def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
         spare.close()
         if attempt:
             time.sleep(_PIDFD_WAIT_S)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    end_at_once(pid)
     if failure.errno == errno.ENOSYS:
         raise UnsupportedError(
             errno.ENOSYS, "pidfd_open(2) is missing; procbench needs Linux 5.3 or newer"

@@ -19,6 +19,7 @@ Data = bytes | bytearray | memoryview
 # Places in the array that poll(2) looks at. A child without pipes needs only the first two.
 EXIT, WAKE, OUT, ERR, IN = range(5)
 
+# So many buffers from one stream before the other streams, and the clock, get their turn.
 _READS_AT_ONCE = 16
 
 
@@ -36,12 +37,12 @@ class Intake:
         total_bytes: What the child has written so far, kept or not.
     """
 
-    __slots__ = ("_chunks", "_room", "fd", "total_bytes")
+    __slots__ = ("_kept", "_room", "fd", "total_bytes")
 
     def __init__(self, fd: int, cap_bytes: int | None) -> None:
         self.fd = fd
         self.total_bytes = 0
-        self._chunks: list[bytes] = []
+        self._kept = bytearray()
         self._room = cap_bytes
 
     def drain(self, buffer: ReadBuffer) -> None:
@@ -61,19 +62,17 @@ class Intake:
         if self._room is not None:
             count = min(count, self._room)
             self._room -= count
-        if count:
-            self._chunks.append(buffer.copy(count))
+        if count:  # into one growing array: a child that writes byte by byte must not cost an object for each
+            self._kept += buffer.view(count)
 
     def value(self) -> bytes:
         """Return what was kept."""
-        if len(self._chunks) > 1:
-            self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0] if self._chunks else b""
+        return bytes(self._kept)
 
     @property
     def cut(self) -> bool:
         """Whether the child wrote more than was kept."""
-        return self._room == 0 and self.total_bytes > sum(map(len, self._chunks))
+        return self.total_bytes > len(self._kept)
 
     def close(self) -> None:
         """Close the descriptor; harmless when closed already."""
@@ -87,7 +86,7 @@ class Feed:
 
     Args:
         fd: A write end that does not block; closed when all is written or nobody reads any more.
-        data: What to write. It must not change meanwhile.
+        data: What to write, as bytes. It must not change meanwhile.
 
     Attributes:
         fd: The descriptor, or -1 once closed.
@@ -97,11 +96,11 @@ class Feed:
 
     __slots__ = ("_data", "error", "fd", "sent_bytes")
 
-    def __init__(self, fd: int, data: Data) -> None:
+    def __init__(self, fd: int, data: memoryview) -> None:
         self.fd = fd
         self.sent_bytes = 0
         self.error: str | None = None
-        self._data = memoryview(data).cast("B")
+        self._data = data
         if not self._data:
             self.close()
 
@@ -142,9 +141,10 @@ class Pipes:
     ) -> None:
         """Open what a child with these streams needs; a stream that is no pipe is passed on as it is."""
         if data is not None:
+            view = memoryview(data).cast("B")  # refuses text before anything is open
             stdin, write_end = linux.pipe_to_child()
             self._child_ends.append(stdin)
-            self.feed = Feed(write_end, data)
+            self.feed = Feed(write_end, view)
         if stdout == CAPTURE:
             read_end, stdout = linux.pipe_from_child()
             self._child_ends.append(stdout)

@@ -34,7 +34,7 @@ class RecordedRun:
         host: The host's facts, as recorded then; see :class:`procbench.lab.host.HostFacts`.
         parameters: What the experiment was run with.
         effects: What came out.
-        git_revision: Commit of the working project; None outside git.
+        git_revision: Commit of the project that the data folder belongs to; None outside git.
         procbench_version: Which procbench measured.
         trials: The raw values, one row per trial.
     """

@@ -53,7 +53,7 @@ class Store:
 
     Args:
         root: The folder; it is made, readable by its owner alone, with the first run.
-        project: Where the measured project lives, for its git revision; None is the working folder.
+        project: Where the measured project lives, for its git revision; None is where ``root`` stands.
         now: The clock; gives an aware time.
     """
 
@@ -100,7 +100,7 @@ class Store:
             "host": host.to_dict(),
             "parameters": dict(parameters or {}),
             "effects": [effect.to_dict() for effect in effects],
-            "git_revision": git_revision(self._project),
+            "git_revision": git_revision(self._project or self._standing()),
             "procbench_version": own_version(),
         }
         content = _to_parquet(frame, metadata)
@@ -108,6 +108,10 @@ class Store:
         path = self.root / f"{recorded_at:%Y%m%dT%H%M%SZ}-{safe_name(experiment)}-{digest}.parquet"
         write_atomically(path, lambda file: file.write(content))
         return path
+
+    def _standing(self) -> Path:
+        """Return the nearest folder above the data that exists; the data folder itself may be made only now."""
+        return next(folder for folder in self.root.absolute().parents if folder.is_dir())
 
     def load(self, experiment: str | None = None, host_id: str | None = None) -> LoadedRuns:
         """Read all runs, or those of one experiment or host; what cannot be read is named and never stops the rest.

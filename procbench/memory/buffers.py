@@ -38,6 +38,6 @@ class ReadBuffer:
         """
         return int(read_now(fd, self._address, self.size_bytes))
 
-    def copy(self, count: int) -> bytes:
-        """Return the first ``count`` bytes of the last read as an object of its own."""
-        return bytes(self._view[:count])
+    def view(self, count: int) -> memoryview:
+        """Return the first ``count`` bytes of the last read; the next read overwrites them."""
+        return self._view[:count]

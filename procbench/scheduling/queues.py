@@ -14,12 +14,13 @@ T = TypeVar("T")
 
 
 class TaskQueue(Generic[T]):
-    """Bounded first-in-first-out queue for many producers and consumers, with the methods of ``queue.Queue``.
+    """Bounded first-in-first-out queue for many producers and consumers, with ``queue.Queue``'s put, get and their kin.
 
-    ``deque.append`` and ``popleft`` are one atomic call each, several times faster than a lock around them. The bound is
-    exact all the same: a put first takes one of ``maxsize`` permits from a second deque, a get gives it back, so there
-    are never more items than permits. Who must wait leaves a locked lock in a third deque and looks once more before
-    sleeping on it: a put that came in between is seen, one that comes later finds the lock and opens it.
+    There is no ``task_done`` and no ``join``: a future says when its task is done. ``deque.append`` and ``popleft`` are one
+    atomic call each, several times faster than a lock around them; only shutting down and putting exclude each other.
+    The bound is exact all the same: a put first takes one of ``maxsize`` permits from a second deque, a get gives it
+    back, so there are never more items than permits. Who must wait leaves a locked lock in a third deque and looks once
+    more before sleeping on it: a put that came in between is seen, one that comes later finds the lock and opens it.
 
     Args:
         maxsize: Most items that wait; at least 1.
@@ -34,6 +35,7 @@ class TaskQueue(Generic[T]):
         self._getters: deque[threading.Lock] = deque()
         self._putters: deque[threading.Lock] = deque()
         self._is_shut_down = False
+        self._gate = threading.RLock()  # re-entrant: a signal handler may put in the middle of a put
 
     def put_nowait(self, item: T) -> None:
         """Put ``item`` in.
@@ -48,11 +50,13 @@ class TaskQueue(Generic[T]):
             self._permits.pop()
         except IndexError:
             raise QueueFullError(f"the queue holds its {self.maxsize} items") from None
-        # From here until the append the permit is out, so a consumer cannot take the queue for finished.
-        if self._is_shut_down:
+        with self._gate:  # what is in when the queue is shut down will be delivered, and nothing comes after
+            accepted = not self._is_shut_down
+            if accepted:
+                self._items.append(item)
+        if not accepted:
             self._permits.append(None)
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
-        self._items.append(item)
         _wake_one(self._getters)
 
     def get_nowait(self) -> T:
@@ -126,12 +130,13 @@ class TaskQueue(Generic[T]):
         return not self._permits
 
     def finished(self) -> bool:
-        """Return whether it was shut down, nothing is in it, and no put is on its way."""
-        return self._is_shut_down and len(self._permits) == self.maxsize
+        """Return whether it was shut down and nothing is left in it."""
+        return self._is_shut_down and not self._items
 
     def shutdown(self) -> None:
         """Take nothing more; what is in can still be taken out. Everybody who waits is woken."""
-        self._is_shut_down = True
+        with self._gate:
+            self._is_shut_down = True
         for waiters in (self._getters, self._putters):
             while _wake_one(waiters):
                 pass
@@ -142,13 +147,11 @@ class TaskQueue(Generic[T]):
             return False
         lock = threading.Lock()
         lock.acquire()
-        waiters.append(lock)
-        if wanted or self._is_shut_down:  # it came between the failed try and the append
-            _withdraw(lock, waiters)
-            return True
         woken = False
         try:
-            woken = lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            waiters.append(lock)
+            if not wanted and not self._is_shut_down:  # nothing came between the failed try and the append
+                woken = lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             if (
                 not woken

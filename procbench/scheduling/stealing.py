@@ -23,7 +23,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from procbench.errors import ClosedError, QueueEmptyError, QueueShutDownError, SpawnError, SpawnLimitError
+from procbench.errors import (
+    ClosedError,
+    QueueEmptyError,
+    QueueFullError,
+    QueueShutDownError,
+    SpawnError,
+    SpawnLimitError,
+)
 from procbench.io.command import Argument
 from procbench.io.runner import Limits
 from procbench.io.spawn import INHERIT, NULL
@@ -36,7 +43,10 @@ from procbench.scheduling.worker import Worker, WorkerStatistics
 
 _log = logging.getLogger(__name__)
 
+# A worker that takes more than this at once would let the order of the tasks depend on who is fast.
 _LARGEST_BATCH: Final = 32
+# While no process or descriptor is left: soon enough to take what a child of some milliseconds gives back, and seldom enough
+# not to get in its way.
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
 
@@ -138,10 +148,9 @@ class WorkStealingScheduler:
                 self._submitted += 1
             try:
                 self._injector.put(future, block, timeout)
-            except BaseException as error:
+            except (QueueFullError, QueueShutDownError, ValueError) as error:
                 with self._count_lock:
                     self._submitted -= 1
-                self._unpark_one()  # a worker that saw this put on its way may have gone to sleep over it
                 if isinstance(error, QueueShutDownError):
                     raise ClosedError("the scheduler was shut down; make a new one") from None
                 raise
@@ -194,9 +203,10 @@ class WorkStealingScheduler:
         Args:
             kill: At once by SIGKILL, instead of by SIGTERM with the settings' grace.
         """
-        self.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
+        self._closed = self._cancelling = True
+        for worker in self._workers:  # first what runs: cancelling a long queue takes its time
             worker.runner.stop(kill=kill)
+        self.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -204,9 +214,9 @@ class WorkStealingScheduler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self.cancel_running()
         try:
+            if kind is not None:
+                self.cancel_running()
             self.shutdown()
         except KeyboardInterrupt:
             self.cancel_running(kill=True)
@@ -284,10 +294,13 @@ class WorkStealingScheduler:
         injector = self._injector
         try:
             future = injector.get_nowait()
+        except (QueueEmptyError, QueueShutDownError):
+            return None
+        try:
             for _ in range(min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))):
                 worker.local.append(injector.get_nowait())
         except (QueueEmptyError, QueueShutDownError):
-            return worker.local.popleft() if worker.local else None
+            pass  # the others, or whoever cancels, were faster
         return future
 
     def _steal(self, worker: Worker) -> TaskFuture | None:
@@ -309,6 +322,8 @@ class WorkStealingScheduler:
                     future.stolen_from = victim.number
                 worker.steals += 1
                 worker.stolen_tasks += len(taken)
+                if victim.local:
+                    self._unpark_one()  # there is more, and this thief may have nothing left to show
                 oldest = taken.pop()
                 worker.local.extend(reversed(taken))
                 return oldest
@@ -359,7 +374,7 @@ class WorkStealingScheduler:
     # --- who sleeps, who is done --------------------------------------------------------------------------------
 
     def _drained(self) -> bool:
-        return self._injector.finished() and not any(worker.local or worker.moving for worker in self._workers)
+        return self._injector.finished() and not any(worker.moving or worker.local for worker in self._workers)
 
     def _unpark_one(self) -> None:
         try:

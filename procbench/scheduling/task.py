@@ -49,6 +49,8 @@ class ProcessTask:
     def __post_init__(self) -> None:
         if isinstance(self.argv, str | bytes):
             raise InvalidInputError(f"argv must be a list such as ['gzip', 'file'], not the string {self.argv!r}")
+        if self.stdin is not None and not isinstance(self.stdin, bytes | bytearray | memoryview):
+            raise InvalidInputError(f"stdin is {type(self.stdin).__name__}; it must be bytes, such as text.encode()")
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
 
