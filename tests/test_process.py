@@ -498,3 +498,19 @@ def test_a_program_that_is_not_there_raises() -> None:
     """L17: what cannot be started raises from run, after closing its pipes."""
     with pytest.raises(ProgramNotFoundError):
         run(["procbench-no-such-program"], input=b"x", capture_output=True)
+
+
+@pytest.mark.parametrize("data", ["text", 3])
+def test_input_that_is_not_bytes_is_refused_before_anything_is_open(data: Any) -> None:
+    """L17: nothing is left open by an input of the wrong type."""
+    with pytest.raises(InvalidInputError, match="must be bytes"):
+        run(["cat"], input=data)
+
+
+def test_descendants_have_the_whole_grace_to_end(tmp_path: Path) -> None:
+    """L06: what a leader that dies at once leaves in its group gets SIGKILL only after kill_grace_s."""
+    script = "(trap 'sleep 0.6; touch done; exit' TERM; touch ready; while :; do sleep 0.05; done) & wait"
+    with pytest.raises(CommandTimeoutError):
+        run(["bash", "-c", script], cwd=tmp_path, timeout=1, kill_grace_s=30)
+    assert (tmp_path / "ready").exists()
+    assert (tmp_path / "done").exists()

@@ -347,3 +347,14 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueAgainstItsModel = QueueMachine.TestCase
 TestQueueAgainstItsModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_an_interrupted_put_cannot_keep_the_queue_from_ending() -> None:
+    """L10: a permit lost to Ctrl-C costs a place, not the end: a shut-down, empty queue is finished."""
+    queue: TaskQueue[int] = TaskQueue(3)
+    queue._permits.pop()  # what an interrupt between taking the permit and appending leaves behind
+    queue.put(1)
+    queue.shutdown()
+    assert queue.get(timeout=60) == 1
+    with pytest.raises(QueueShutDownError):
+        queue.get(timeout=60)

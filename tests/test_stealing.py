@@ -28,6 +28,7 @@ from procbench.errors import (
     ProgramNotFoundError,
     QueueFullError,
 )
+from procbench.scheduling.queues import TaskQueue
 from tests.conftest import possessions
 from tests.waiting import SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
@@ -622,3 +623,15 @@ def test_twenty_thousand_commands_of_every_kind() -> None:
     assert s.cancelled == s.queued == s.running == 0
     assert possessions() == before
     assert after_second - after_first < 5 << 20
+
+
+def test_a_batch_that_others_were_faster_to_drain_costs_no_task() -> None:
+    """Q04: a worker that counted on more in the injector than is left still runs the one it took."""
+
+    class Boastful(TaskQueue[Any]):
+        def qsize(self) -> int:
+            return super().qsize() + 100
+
+    with scheduler(workers=1) as sched:
+        sched._injector = Boastful(10)
+        assert sched.submit(["true"]).result(timeout=60).returncode == 0
