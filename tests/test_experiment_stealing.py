@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,10 @@ from procbench.views.headline import Headline
 @pytest.fixture(scope="module")
 def own_commands(tmp_path_factory):
     file = tmp_path_factory.mktemp("own") / "commands"
-    file.write_text("true\n" * 6 + "false\nprocbench-is-no-such-program\n")
+    file.write_text("true\n" * 6 + "false\n./no-interpreter\n")
+    script = file.with_name("no-interpreter")
+    script.write_text("#!/nonexistent/interpreter\n")
+    script.chmod(0o755)
     return file
 
 
@@ -45,7 +49,7 @@ def test_the_frame_has_every_trial_and_its_factors(result):
 def test_failed_commands_are_counted_and_named(result):
     assert {(one.command, one.returncode) for one in result.failures} == {
         ("false", 1),
-        ("procbench-is-no-such-program", None),
+        ("./no-interpreter", None),
     }
     invariants = result.invariants()
     assert (result.frame["failed"] == 2).all()
@@ -75,12 +79,17 @@ def test_the_curve_has_a_row_for_each_number_of_workers(result):
 
 def test_the_trace_has_one_row_for_each_command(result):
     assert sorted(result.trace["task_id"]) == list(range(8))
-    assert set(result.trace["program"]) == {"true", "false", "procbench-is-no-such-program"}
+    assert set(result.trace["program"]) == {"true", "false", "no-interpreter"}
 
 
 def test_the_headline_is_one(result):
     headline = Headline(**result.headline())
-    assert headline.sentence
+    assert headline.sentence.startswith(
+        "2 of 8 commands fail (false, no-interpreter): these numbers time failures. 8 commands on "
+    )
+    assert " 0.00 s" not in headline.sentence
+    assert "status None" not in result.details()
+    assert "could not be started: ./no-interpreter" in result.details().replace("\n    ", " ")
     assert Headline.from_json(headline.to_json()).effect["baseline"] == USUAL
     for words in (result.ways_alt(), result.scaling_alt(), result.timeline_alt()):
         assert "nan" not in words
@@ -98,9 +107,17 @@ def test_a_run_is_recorded_where_that_is_wanted(own_commands, tmp_path):
     assert recorded.parameters["workload"] == str(own_commands)
 
 
-def test_ways_that_are_not_installed_are_left_out_and_named(own_commands, tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_recorded_is_not_lost(own_commands):
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=0.2, data_dir="/dev/null/data")
+    assert "not recorded" in ran.notes[-1]
+    assert ran.trials.blocks
+
+
+def test_ways_that_are_not_installed_are_left_out_and_named(tmp_path, monkeypatch):
+    commands = tmp_path / "commands"
+    commands.write_text(f"{shutil.which('true')}\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    ran = stealing.run(workload=own_commands, workers=[1], ways=["xargs -P", "GNU parallel"], budget_s=0.2)
+    ran = stealing.run(workload=commands, workers=[1], ways=["xargs -P", "GNU parallel"], budget_s=0.2)
     assert "xargs -P: left out, xargs is not installed" in ran.notes
     assert "GNU parallel: left out, parallel is not installed" in ran.notes
 
@@ -142,6 +159,14 @@ def test_no_way_lets_output_through(name, tmp_path, capfd):
 def test_what_makes_no_sense_is_refused_before_anything_runs(wrong):
     with pytest.raises(InvalidInputError):
         stealing.run(**wrong)
+
+
+@pytest.mark.parametrize("program", ["procbench-is-no-such-program", "./none", "/etc/passwd", "/usr"])
+def test_a_program_that_is_not_there_is_refused_with_its_line(program, tmp_path):
+    file = tmp_path / "commands"
+    file.write_text(f"# mine\n\ntrue\n{program} --please\n")
+    with pytest.raises(InvalidInputError, match=f"commands, line 4: there is no program '{program}'"):
+        stealing.run(workload=file)
 
 
 def test_too_few_blocks_for_an_interval_are_said(own_commands):

@@ -14,12 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from procbench.analysis.results import frame as results_frame
 from procbench.cpu.topology import usable_workers
-from procbench.errors import InvalidInputError
+from procbench.errors import InvalidInputError, RecordError
 from procbench.experiments.outcome import Failure, StealingResult
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS, Batch, RunBatch
 from procbench.experiments.workload import Workload, read_workload, standard_library_workload
@@ -68,13 +69,13 @@ def run(
         budget_s: Seconds planned for measuring; a machine that slows down meanwhile may take half as many again, because
             fewer blocks would have no interval. At least one block is measured, whatever it takes.
         full: More numbers of workers, narrower intervals, and eight times the budget.
-        data_dir: Where to record the run; empty or None not to.
+        data_dir: Where to record the run; empty or None not to. Where that fails the notes say so.
         seed: Draws files and order.
         on_progress: As in :func:`procbench.lab.trials.measure`.
 
     Raises:
-        InvalidInputError: A number or a way makes no sense, or the file of commands cannot be read.
-        RecordError: The run cannot be recorded.
+        InvalidInputError: A number or a way makes no sense, the file of commands cannot be read, or a program in it is
+            not there; nothing has run then.
     """
     if not (isinstance(tasks or 0, int) and (tasks or 0) >= 0 and math.isfinite(budget_s) and budget_s > 0):
         raise InvalidInputError(f"tasks is at least 1 and budget_s above 0, and not {tasks!r} and {budget_s!r}")
@@ -134,7 +135,10 @@ def run(
         parameters={"workload": str(workload or ""), "tasks": most, "budget_s": budget_s, "full": full, "seed": seed},
     )
     if data_dir:
-        result.record(data_dir)
+        try:
+            result.record(data_dir)
+        except RecordError as error:  # minutes of measuring are worth more than their copy
+            return replace(result, notes=(*result.notes, f"not recorded: {error}"))
     return result
 
 
