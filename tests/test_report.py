@@ -336,6 +336,7 @@ build_report([Path({str(notebook)!r})], out_root=Path({str(root)!r}))"""
     assert snapshot(first.path) == before
     assert (root / "latest").resolve() == during.path
     assert remains.is_dir()
+    assert not list(remains.glob("procbench-*")), "the remains hold sockets"
     after = build_report([], out_root=root, host="h")
     assert not remains.exists()
     assert (root / "latest").resolve() == after.path
@@ -367,6 +368,10 @@ def test_all_that_can_be_refused_is_refused_before_anything_runs(tmp_path):
     for notebooks in ([notebook, write(tmp_path / "20_a.ipynb", "1")], [tmp_path / "none.ipynb"], [tmp_path]):
         with pytest.raises(NotebookError):
             build_report(notebooks, out_root=tmp_path / "reports")
+    paths = write(tmp_path / "b.ipynb", "workload: str = ''\ndata_dir: str = ''", tags={0: "parameters"})
+    for wrong in ({"workload": str(tmp_path / "none")}, {"workload": str(notebook)}, {"data_dir": "/dev/null/data"}):
+        with pytest.raises(InvalidInputError):
+            build_report([paths], out_root=tmp_path / "reports", parameters={"b": wrong})
     assert not (tmp_path / "reports").exists()
 
 
