@@ -507,6 +507,32 @@ def test_terminal_text_loses_every_escape():
     )
 
 
+def row_of(status: str, floor: float) -> pages.ReportRow:
+    effect = {"ratio": 1.3, "low": 1.2, "high": 1.4, "noise_floor": floor}
+    found = Headline.from_json({"title": "t", "sentence": "s", "effect": effect})
+    return pages.ReportRow("a", "A", status, "", None, 1.0, "a.html", "", found, None)
+
+
+def test_a_large_noise_floor_is_a_warning_beside_the_headline_and_a_small_one_is_not():
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    for floor, warned in ((0.64, True), (0.02, False)):
+        row = row_of("ok", floor)
+        for page in (
+            pages.notebook_page(row, "", {}, when=when, host="h"),
+            pages.index_page([row], {}, [], when=when, host="h", seconds=1),
+        ):
+            assert ("differed by 64 %" in page) is warned
+            assert ("Too noisy to trust" in page) is warned
+
+
+def test_others_are_named_only_where_there_are_others():
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    for statuses, said in ((["failed"], False), (["failed", "ok"], True)):
+        rows = [row_of(status, 0.0) for status in statuses]
+        page = pages.index_page(rows, {}, [], when=when, host="h", seconds=1)
+        assert ("The others are whole" in page) is said
+
+
 def test_the_interval_is_drawn_inside_its_frame_in_the_right_order():
     for low, ratio, high in ((0.66, 0.71, 0.78), (1, 1, 1), (1e-9, 1, 1e9), (3, 4, 5), (0.99, 1.0, 1.01)):
         effect = {"ratio": ratio, "low": low, "high": high, "noise_floor": 0.03}

@@ -100,7 +100,7 @@ class StealingResult:
 
         Returns:
             ``way``; ``median_s`` with its interval ``low_s`` to ``high_s``, seconds; ``ratio``, how many times as fast as
-            the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``; ``tasks_per_s``; ``limit_share``, the
+            the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``, in words; ``tasks_per_s``; ``limit_share``, the
             limit as a share of the median (1 is as fast as this machine can). The usual way has no ratio, and where
             there were too few blocks for an interval its ends are missing.
         """
@@ -247,7 +247,15 @@ class StealingResult:
 def _ratio(effect: Effect | None) -> dict[str, float | str | None]:
     if effect is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "the baseline"}
-    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": effect.verdict}
+    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": _verdict(effect)}
+
+
+def _verdict(effect: Effect) -> str:
+    """Return a verdict; where an interval leaves 1 out and only noise stands against a difference, say so."""
+    floor = effect.noise_floor or 0.0
+    if effect.verdict == "no difference shown" and not effect.low <= 1 <= effect.high and math.isfinite(floor):
+        return f"within noise (floor {100 * floor:.2g} %)"
+    return effect.verdict
 
 
 def _ends(name: str, effect: Effect) -> dict[str, float]:

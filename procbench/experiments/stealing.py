@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
-_PLANNED: Final = 0.7  # of the budget is for the fewest blocks, the rest for more of them
-_PATIENCE: Final = 1.4  # times the budget, where a machine has slowed down since the trial run
+_PLANNED: Final = 0.5  # of the budget is for the fewest blocks, the rest for more of them and for noise
+_PATIENCE: Final = 1.25  # times the budget, where a machine has slowed down since the trial run
 _MOST_BLOCKS: Final = 50
 _FULL_TIMES: Final = 8
 _TRIAL_TASKS: Final = 120  # about a second of work on one worker, with all kinds and sizes of commands
@@ -49,7 +49,7 @@ def run(
     workers: Sequence[int] | None = None,
     ways: Iterable[str] | None = None,
     tasks: int | None = None,
-    budget_s: float = 45,
+    budget_s: float = 80,
     full: bool = False,
     data_dir: str | Path | None = None,
     seed: int = 0,
@@ -66,7 +66,7 @@ def run(
             to it. One that is not installed is left out, and the notes say so.
         tasks: Most commands in a batch of the default workload; a trial run decides how many of them fit into the budget.
             None or 0 is 60 for each CPU, at least 120. Commands of your own are always run whole.
-        budget_s: Seconds planned for measuring; a machine that slows down meanwhile may take half as many again, because
+        budget_s: Seconds planned for measuring; a machine that slows down meanwhile may take a quarter more, because
             fewer blocks would have no interval. At least one block is measured, whatever it takes.
         full: More numbers of workers, narrower intervals, and eight times the budget.
         data_dir: Where to record the run; empty or None not to. Where that fails the notes say so.
