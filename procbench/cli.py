@@ -185,7 +185,10 @@ def report(
     sys.stdout.write(f"{built.index}\n")
     for row in built.rows:
         if row.status != "ok":
-            _say(f"{row.notebook} did not run to its end: {row.status}")
+            reason = row.error.strip().partition("\n")[0]
+            _say(f"{row.notebook} {row.status.replace('_', ' ')}: {reason}")
+    if not built.is_latest:
+        _say("no notebook came to its end: latest still leads to the report before this one")
     return built.exit_status
 
 

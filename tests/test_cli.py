@@ -467,6 +467,14 @@ def test_settings_reach_the_notebooks_that_declare_them():
     assert Path(str(asked_parameters(DECLARED, [], full=False, data_folder=Path("d"))["one"]["data_dir"])).is_absolute()
 
 
+def test_a_path_means_what_it_means_where_the_command_is_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    declared = {"one": (Parameter("workload", "", "str", ""), Parameter("data_dir", "", "str", ""))}
+    asked = asked_parameters(declared, ["workload=my.txt", "one.data_dir=kept"], full=False, data_folder=Path("d"))
+    assert asked == {"one": {"workload": str(tmp_path / "my.txt"), "data_dir": str(tmp_path / "kept")}}
+    assert asked_parameters(declared, ["workload="], full=False, data_folder=Path("d"))["one"]["workload"] == ""
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -518,6 +526,15 @@ def test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place(tmp_path: P
     assert done.returncode == 1
     latest = (tmp_path / "reports" / "latest").resolve()
     assert Path(done.stdout.strip()).parent == latest
+    done = procbench("report", *asked[:2], "--only", "bad", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "bad failed: ZeroDivisionError: division by zero" in done.stderr
+    assert "latest still leads to the report before" in done.stderr
+    assert Path(done.stdout.strip()).is_file()
+    assert (tmp_path / "reports" / "latest").resolve() == latest
+    done = procbench("report", *asked[:2], "--data", "/dev/null/data", "--only", "good", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "runs cannot be recorded in /dev/null/data" in done.stderr
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         (tmp_path / "began").unlink(missing_ok=True)
         with started("report", "--notebooks", "shelf", "--only", "slow", cwd=tmp_path) as child:

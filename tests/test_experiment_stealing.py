@@ -3,13 +3,16 @@
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from procbench.analysis.statistics import Effect
 from procbench.errors import InvalidInputError
-from procbench.experiments import stealing
+from procbench.experiments import outcome, stealing
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS
 from procbench.lab.store import Store
 from procbench.views.headline import Headline
@@ -18,7 +21,10 @@ from procbench.views.headline import Headline
 @pytest.fixture(scope="module")
 def own_commands(tmp_path_factory):
     file = tmp_path_factory.mktemp("own") / "commands"
-    file.write_text("true\n" * 6 + "false\nprocbench-is-no-such-program\n")
+    file.write_text("true\n" * 6 + "false\n./no-interpreter\n")
+    script = file.with_name("no-interpreter")
+    script.write_text("#!/nonexistent/interpreter\n")
+    script.chmod(0o755)
     return file
 
 
@@ -45,7 +51,7 @@ def test_the_frame_has_every_trial_and_its_factors(result):
 def test_failed_commands_are_counted_and_named(result):
     assert {(one.command, one.returncode) for one in result.failures} == {
         ("false", 1),
-        ("procbench-is-no-such-program", None),
+        ("./no-interpreter", None),
     }
     invariants = result.invariants()
     assert (result.frame["failed"] == 2).all()
@@ -66,6 +72,14 @@ def test_the_summary_has_a_row_for_each_way_the_fastest_first(result):
     assert math.isnan(usual["ratio"])
 
 
+def test_a_verdict_says_where_only_noise_stands_against_a_difference():
+    effect = Effect(ratio=1.3, low=1.2, high=1.4, confidence=0.95, blocks=6, noise_floor=0.64)
+    assert outcome._verdict(effect) == "within noise (floor 64 %)"
+    assert outcome._verdict(replace(effect, low=0.9)) == "no difference shown"
+    assert outcome._verdict(replace(effect, noise_floor=math.inf)) == "no difference shown"
+    assert outcome._verdict(replace(effect, noise_floor=0.1)) == "better"
+
+
 def test_the_curve_has_a_row_for_each_number_of_workers(result):
     table = result.scaling()
     assert set(table["workers"]) == {1, 2, result.workers}
@@ -75,12 +89,17 @@ def test_the_curve_has_a_row_for_each_number_of_workers(result):
 
 def test_the_trace_has_one_row_for_each_command(result):
     assert sorted(result.trace["task_id"]) == list(range(8))
-    assert set(result.trace["program"]) == {"true", "false", "procbench-is-no-such-program"}
+    assert set(result.trace["program"]) == {"true", "false", "no-interpreter"}
 
 
 def test_the_headline_is_one(result):
     headline = Headline(**result.headline())
-    assert headline.sentence
+    assert headline.sentence.startswith(
+        "2 of 8 commands fail (false, no-interpreter): these numbers time failures. 8 commands on "
+    )
+    assert " 0.00 s" not in headline.sentence
+    assert "status None" not in result.details()
+    assert "could not be started: ./no-interpreter" in result.details().replace("\n    ", " ")
     assert Headline.from_json(headline.to_json()).effect["baseline"] == USUAL
     for words in (result.ways_alt(), result.scaling_alt(), result.timeline_alt()):
         assert "nan" not in words
@@ -98,9 +117,17 @@ def test_a_run_is_recorded_where_that_is_wanted(own_commands, tmp_path):
     assert recorded.parameters["workload"] == str(own_commands)
 
 
-def test_ways_that_are_not_installed_are_left_out_and_named(own_commands, tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_recorded_is_not_lost(own_commands):
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=0.2, data_dir="/dev/null/data")
+    assert "not recorded" in ran.notes[-1]
+    assert ran.trials.blocks
+
+
+def test_ways_that_are_not_installed_are_left_out_and_named(tmp_path, monkeypatch):
+    commands = tmp_path / "commands"
+    commands.write_text(f"{shutil.which('true')}\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    ran = stealing.run(workload=own_commands, workers=[1], ways=["xargs -P", "GNU parallel"], budget_s=0.2)
+    ran = stealing.run(workload=commands, workers=[1], ways=["xargs -P", "GNU parallel"], budget_s=0.2)
     assert "xargs -P: left out, xargs is not installed" in ran.notes
     assert "GNU parallel: left out, parallel is not installed" in ran.notes
 
@@ -142,6 +169,14 @@ def test_no_way_lets_output_through(name, tmp_path, capfd):
 def test_what_makes_no_sense_is_refused_before_anything_runs(wrong):
     with pytest.raises(InvalidInputError):
         stealing.run(**wrong)
+
+
+@pytest.mark.parametrize("program", ["procbench-is-no-such-program", "./none", "/etc/passwd", "/usr"])
+def test_a_program_that_is_not_there_is_refused_with_its_line(program, tmp_path):
+    file = tmp_path / "commands"
+    file.write_text(f"# mine\n\ntrue\n{program} --please\n")
+    with pytest.raises(InvalidInputError, match=f"commands, line 4: there is no program '{program}'"):
+        stealing.run(workload=file)
 
 
 def test_too_few_blocks_for_an_interval_are_said(own_commands):

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -281,6 +282,8 @@ def test_the_scratch_folder_is_private_short_and_gone_afterwards(tmp_path, monke
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(os.fsencode(folder / "k-12345-forked")) < 108
     assert not folder.exists()
+    with tempfile.TemporaryDirectory(dir="/tmp") as short, scratch_folder(Path(short)) as folder:
+        assert folder.parent == Path(short)
 
 
 def test_the_users_own_jupyter_stays_out(tmp_path):

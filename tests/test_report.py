@@ -336,6 +336,7 @@ build_report([Path({str(notebook)!r})], out_root=Path({str(root)!r}))"""
     assert snapshot(first.path) == before
     assert (root / "latest").resolve() == during.path
     assert remains.is_dir()
+    assert not list(remains.glob("procbench-*")), "the remains hold sockets"
     after = build_report([], out_root=root, host="h")
     assert not remains.exists()
     assert (root / "latest").resolve() == after.path
@@ -367,6 +368,10 @@ def test_all_that_can_be_refused_is_refused_before_anything_runs(tmp_path):
     for notebooks in ([notebook, write(tmp_path / "20_a.ipynb", "1")], [tmp_path / "none.ipynb"], [tmp_path]):
         with pytest.raises(NotebookError):
             build_report(notebooks, out_root=tmp_path / "reports")
+    paths = write(tmp_path / "b.ipynb", "workload: str = ''\ndata_dir: str = ''", tags={0: "parameters"})
+    for wrong in ({"workload": str(tmp_path / "none")}, {"workload": str(notebook)}, {"data_dir": "/dev/null/data"}):
+        with pytest.raises(InvalidInputError):
+            build_report([paths], out_root=tmp_path / "reports", parameters={"b": wrong})
     assert not (tmp_path / "reports").exists()
 
 
@@ -500,6 +505,32 @@ def test_terminal_text_loses_every_escape():
         without_colours("a\x1b[1;31mb\x1b]0;t\x07c\x1b]8;;http://e\x1b\\d\x1bPq\x1b\\e\x1b[2Jf\x1bcg\x9bh\x00\x1b")
         == "abcdefgh"
     )
+
+
+def row_of(status: str, floor: float) -> pages.ReportRow:
+    effect = {"ratio": 1.3, "low": 1.2, "high": 1.4, "noise_floor": floor}
+    found = Headline.from_json({"title": "t", "sentence": "s", "effect": effect})
+    return pages.ReportRow("a", "A", status, "", None, 1.0, "a.html", "", found, None)
+
+
+def test_a_large_noise_floor_is_a_warning_beside_the_headline_and_a_small_one_is_not():
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    for floor, warned in ((0.64, True), (0.02, False)):
+        row = row_of("ok", floor)
+        for page in (
+            pages.notebook_page(row, "", {}, when=when, host="h"),
+            pages.index_page([row], {}, [], when=when, host="h", seconds=1),
+        ):
+            assert ("differed by 64 %" in page) is warned
+            assert ("Too noisy to trust" in page) is warned
+
+
+def test_others_are_named_only_where_there_are_others():
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    for statuses, said in ((["failed"], False), (["failed", "ok"], True)):
+        rows = [row_of(status, 0.0) for status in statuses]
+        page = pages.index_page(rows, {}, [], when=when, host="h", seconds=1)
+        assert ("The others are whole" in page) is said
 
 
 def test_the_interval_is_drawn_inside_its_frame_in_the_right_order():

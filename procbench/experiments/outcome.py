@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "stealing"
 
+_NAMED = 3  # programs that fail and have room in a sentence
+_SHORT_S = 0.1  # below it a time is said in milliseconds
+_LONG_S = 100.0
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -34,6 +39,16 @@ class Failure:
     command: str
     returncode: int | None
     times: int
+
+    @property
+    def program(self) -> str:
+        """The command's program, without its folder."""
+        return Path(shlex.split(self.command)[0]).name
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        return "could not be started" if self.returncode is None else f"status {self.returncode}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class StealingResult:
 
         Returns:
             ``way``; ``median_s`` with its interval ``low_s`` to ``high_s``, seconds; ``ratio``, how many times as fast as
-            the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``; ``tasks_per_s``; ``limit_share``, the
+            the usual way, with ``ratio_low`` and ``ratio_high``; ``verdict``, in words; ``tasks_per_s``; ``limit_share``, the
             limit as a share of the median (1 is as fast as this machine can). The usual way has no ratio, and where
             there were too few blocks for an interval its ends are missing.
         """
@@ -141,17 +156,21 @@ class StealingResult:
         table = self.summary().set_index("way")["median_s"]
         effect = next((one for one in self.effects if one.condition == PROCBENCH), None)
         fastest = table.index[0]
-        shown = f"{self._batch()} took {table[PROCBENCH]:.2f} s with procbench and {table[USUAL]:.2f} s with {USUAL}"
+        shown = (
+            f"{self._failing()}{self._batch()} took {_seconds(table[PROCBENCH])} with procbench and "
+            f"{_seconds(table[USUAL])} with {USUAL}"
+        )
         verdict = {
             "better": "procbench is faster here",
             "worse": "procbench is slower here",
             "no difference shown": "no difference between the two is shown",
             None: "the two were not compared",
         }[effect.verdict if effect else None]
-        limit = f"The commands themselves allow no less than {self.limit_s:.2f} s"
+        limit = f"The commands themselves allow no less than {_seconds(self.limit_s)}"
+        shortest = f"The shortest median is that of {fastest}, {_seconds(table.iloc[0])}"
         return {
             "title": "Running a batch of commands",
-            "sentence": f"{shown}: {verdict}. {limit}. The shortest median is that of {fastest}, {table.iloc[0]:.2f} s.",
+            "sentence": f"{shown}: {verdict}. {limit}. {shortest}.",
             "effect": effect.to_dict() if effect else None,
             "picture_alt": self.ways_alt(),
         }
@@ -162,20 +181,23 @@ class StealingResult:
             f"{self.tasks} commands ({self.workload}), {self.trials.blocks} blocks after one to warm up, "
             f"{self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}",
             *self.notes,
-            *(f"failed {one.times} times with status {one.returncode}: {one.command}" for one in self.failures),
+            *(f"failed {one.times} times, {one.how}: {one.command}" for one in self.failures),
             *(f"noise: {warning}" for warning in self.warnings),
         ]
         return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
 
     def ways_alt(self) -> str:
         """Return the comparison of the ways in words, for a reader who does not see its figure."""
-        times = ", ".join(f"{row.way} {row.median_s:.2f}" for row in self.summary().itertuples())
-        return f"Median seconds for {self._batch()}, by way: {times}; limit {self.limit_s:.2f}."
+        times = ", ".join(f"{row['way']} {_seconds(row['median_s'])}" for row in self.summary().to_dict("records"))
+        return f"Median time for {self._batch()}, by way: {times}; limit {_seconds(self.limit_s)}."
 
     def scaling_alt(self) -> str:
         """Return the scaling curve in words."""
-        times = ", ".join(f"{r.workers}: {r.median_s:.2f} (limit {r.limit_s:.2f})" for r in self.scaling().itertuples())
-        return f"Median seconds for {self.tasks} commands with procbench, by number of workers: {times}."
+        rows = self.scaling().to_dict("records")
+        times = ", ".join(
+            f"{row['workers']}: {_seconds(row['median_s'])} (limit {_seconds(row['limit_s'])})" for row in rows
+        )
+        return f"Median time for {self.tasks} commands with procbench, by number of workers: {times}."
 
     def timeline_alt(self) -> str:
         """Return the timeline in words."""
@@ -197,6 +219,15 @@ class StealingResult:
             self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=self.effects
         )
 
+    def _failing(self) -> str:
+        """Return a sentence about commands that fail, to stand before all numbers; empty where none does."""
+        if not self.failures:
+            return ""
+        programs = list(dict.fromkeys(failure.program for failure in self.failures))
+        named = ", ".join(programs[:_NAMED] + ["..."] * (len(programs) > _NAMED))
+        verb = "fails" if len(self.failures) == 1 else "fail"
+        return f"{len(self.failures)} of {self.tasks} commands {verb} ({named}): these numbers time failures. "
+
     def _batch(self) -> str:
         return f"{self.tasks} commands on {self.workers} worker{'s' * (self.workers > 1)}"
 
@@ -216,13 +247,28 @@ class StealingResult:
 def _ratio(effect: Effect | None) -> dict[str, float | str | None]:
     if effect is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "the baseline"}
-    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": effect.verdict}
+    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": _verdict(effect)}
+
+
+def _verdict(effect: Effect) -> str:
+    """Return a verdict; where an interval leaves 1 out and only noise stands against a difference, say so."""
+    floor = effect.noise_floor or 0.0
+    if effect.verdict == "no difference shown" and not effect.low <= 1 <= effect.high and math.isfinite(floor):
+        return f"within noise (floor {100 * floor:.2g} %)"
+    return effect.verdict
 
 
 def _ends(name: str, effect: Effect) -> dict[str, float]:
     """Return an effect's interval; one that is unknown has no ends."""
     known = math.isfinite(effect.half_width)
     return {f"{name}_low": effect.low if known else math.nan, f"{name}_high": effect.high if known else math.nan}
+
+
+def _seconds(value: float) -> str:
+    """Return a time with three significant digits, for people."""
+    if value < _SHORT_S:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.3g} s" if value < _LONG_S else f"{value:.0f} s"
 
 
 def _known(end: float) -> float:

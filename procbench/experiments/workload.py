@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
@@ -11,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
-from procbench.errors import InvalidInputError, UnsupportedError
+from procbench.errors import InvalidInputError, ProgramNotFoundError, ProgramPermissionError, UnsupportedError
+from procbench.io.command import resolve
 from procbench.scheduling.commands import command_lines
 
 Command = tuple[str, ...]
@@ -95,15 +97,36 @@ def read_workload(path: str | Path) -> Workload:
     report.
 
     Raises:
-        InvalidInputError: The file cannot be read, holds no command, or has a quote that is not closed; the message
-            names file and line.
+        InvalidInputError: The file cannot be read, holds no command, has a quote that is not closed, or a program that
+            is not there; the message names file and line.
     """
     path = Path(path).absolute()  # a notebook's working folder is not its reader's: errors name the whole path
     try:
         commands = tuple(tuple(command) for command in command_lines(str(path)))
     except OSError as error:
         raise InvalidInputError(f"cannot read commands from {path}: {error.strerror}") from error
+    for place, command in enumerate(commands):
+        if not _is_there(command[0], path.parent):
+            raise InvalidInputError(
+                f"{path}, line {_line(path, place)}: there is no program {command[0][:80]!r} to run"
+            )
     return Workload(path.name, commands, folder=path.parent)
+
+
+def _is_there(program: str, folder: Path) -> bool:
+    """Return whether a child that starts in a folder finds a program there or on its PATH, and may run it."""
+    try:
+        found = folder / os.fsdecode(resolve(os.fsencode(program), directory=os.fsencode(folder)))
+    except (ProgramNotFoundError, ProgramPermissionError):
+        return False
+    return found.is_file() and os.access(found, os.X_OK)
+
+
+def _line(path: Path, place: int) -> int:
+    """Return the line of a file on which one of its commands stands; both counted as people and Python do."""
+    with path.open(errors="surrogateescape", newline="\n") as file:
+        counted = [number for number, line in enumerate(file, 1) if line.strip() and not line.lstrip().startswith("#")]
+    return counted[place]
 
 
 def _source_files(root: Path) -> list[Path]:

@@ -44,7 +44,7 @@ def building_folder(out_root: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def publish(folder: Path, out_root: Path, when: datetime, host: str) -> Path:
+def publish(folder: Path, out_root: Path, when: datetime, host: str, *, latest: bool = True) -> Path:
     """Give a finished report its name and let ``latest`` point to it. Each of the two steps happens as a whole.
 
     Args:
@@ -52,6 +52,7 @@ def publish(folder: Path, out_root: Path, when: datetime, host: str) -> Path:
         out_root: Where reports stand.
         when: When the report was begun; becomes the name's UTC part.
         host: The machine's name; becomes the name's other part.
+        latest: False leaves ``latest`` where it is.
 
     Returns:
         The report's final folder.
@@ -66,7 +67,8 @@ def publish(folder: Path, out_root: Path, when: datetime, host: str) -> Path:
                 break
     else:
         raise FileExistsError(f"{out_root / stem} and 999 more exist already")
-    _point(out_root / "latest", final.name)
+    if latest:
+        _point(out_root / "latest", final.name)
     _sync(out_root)
     return final
 

@@ -30,6 +30,7 @@ STATUS_WORDS: Mapping[str, str] = {
 }
 """How a status is said to people."""
 
+_LOUD_FLOOR = 0.2  # a noise floor, as a share, above which a page warns in so many words
 _DRAWING_WIDTH = 320
 _DRAWING_MARGIN = 14
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 5, 10, 20, 50, 100)
@@ -205,4 +206,5 @@ def _environment() -> Environment:
     )
     environment.filters["for_people"] = for_people
     environment.globals["status_words"] = STATUS_WORDS
+    environment.globals["loud_floor"] = _LOUD_FLOOR
     return environment

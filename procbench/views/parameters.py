@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from procbench.views.notebooks import (
 
 DATA_FOLDER = "data_dir"
 """The parameter of a notebook that records or reads runs."""
+
+WORKLOAD = "workload"
+"""The parameter of a notebook that takes a file of commands."""
 
 FULL = "full"
 """The parameter of a notebook that can take more time for narrower intervals."""
@@ -64,6 +68,8 @@ def asked_parameters(
         full: Set ``full`` where it is declared.
         data_folder: Becomes ``data_dir`` where that is declared, absolute, unless ``settings`` say otherwise.
 
+    Paths, ``data_dir`` and ``workload``, become absolute: a notebook does not run in the caller's folder.
+
     Raises:
         InvalidInputError: A setting has no ``=``, names no notebook or no declared parameter, or its value does not fit.
     """
@@ -83,7 +89,7 @@ def asked_parameters(
         if not meant or name not in names[meant[0]]:
             raise InvalidInputError(f"no parameter is called {name[:80]!r}; {_listed(declared, word)}")
         for one in meant:
-            values[one][name] = value
+            values[one][name] = _absolute(value) if name in (DATA_FOLDER, WORKLOAD) else value
     checked = {}
     for notebook, asked in values.items():
         try:
@@ -91,6 +97,34 @@ def asked_parameters(
         except InvalidInputError as error:
             raise InvalidInputError(f"{notebook}: {error}") from error
     return checked
+
+
+def check_paths(values: Mapping[str, object]) -> None:
+    """Refuse a file of commands that cannot be run, and a folder of runs that cannot be written.
+
+    The folder is made if it is missing: nothing else tells whether it can be.
+
+    Raises:
+        InvalidInputError: As said; the message names path and reason.
+    """
+    if isinstance(workload := values.get(WORKLOAD), str) and workload:
+        from procbench.experiments.workload import read_workload
+
+        read_workload(workload)
+    if isinstance(folder := values.get(DATA_FOLDER), str) and folder:
+        try:
+            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InvalidInputError(
+                f"runs cannot be recorded in {folder}: {error.strerror}; give another folder with --data"
+            ) from error
+
+
+def _absolute(value: str) -> str:
+    """Return a path as it means the same in every folder; an empty one stays empty."""
+    return str(Path(value).expanduser().absolute()) if value else ""
 
 
 def _split(setting: str) -> tuple[str | None, str, str]:

@@ -101,11 +101,16 @@ class RenderOutcome:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a private folder whose path is short enough for Unix sockets, and remove it at the end."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > _LONGEST_BASE:
-        base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of mode 0700 with a name that nobody can guess
+def scratch_folder(inside: Path | None = None) -> Iterator[Path]:
+    """Make a private folder whose path is short enough for Unix sockets, and remove it at the end.
+
+    Args:
+        inside: Where it should stand, so that whoever removes that folder removes it too; where the path gets too long
+            it stands in the system's folder of temporary files instead.
+    """
+    bases = [*([str(inside)] if inside else []), tempfile.gettempdir()]
+    fallback = "/tmp"  # noqa: S108 - mkdtemp makes a folder of mode 0700 with a name that nobody can guess
+    base = next((base for base in bases if len(os.fsencode(base)) <= _LONGEST_BASE), fallback)
     folder = Path(tempfile.mkdtemp(prefix="procbench-", dir=base))
     try:
         yield folder
@@ -132,6 +137,9 @@ def child_environment(scratch: Path, inherited: Mapping[str, str]) -> dict[str, 
     }.items():
         env[variable] = str(scratch / name)
         (scratch / name).mkdir(mode=0o700, exist_ok=True)
+    # What a notebook that is killed leaves in its temporary folder then goes with the scratch folder.
+    env["TMPDIR"] = str(scratch / "tmp")
+    (scratch / "tmp").mkdir(mode=0o700, exist_ok=True)
     spec = scratch / "data" / "kernels" / "python3"
     spec.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "procbench.views.kernel", "-f", "{connection_file}"]

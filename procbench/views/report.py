@@ -31,6 +31,7 @@ from procbench.views.notebooks import (
     read_notebook,
 )
 from procbench.views.pages import NoiseWarning, ReportRow, index_page, notebook_page
+from procbench.views.parameters import check_paths
 from procbench.views.progress import ProgressEvent, time_left
 from procbench.views.render import RenderJob, RenderOutcome, scratch_folder
 from procbench.views.terminal import without_colours
@@ -51,6 +52,7 @@ class Report:
         when: When it was begun, UTC.
         rows: The notebooks, in the order in which they ran.
         seconds: Wall time.
+        is_latest: Whether ``latest`` leads to it; not where it has nothing to show and the previous one has.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Report:
     when: datetime
     rows: tuple[ReportRow, ...]
     seconds: float
+    is_latest: bool = True
 
     @property
     def exit_status(self) -> int:
@@ -80,7 +83,8 @@ def build_report(
     """Run the notebooks one after the other and write their report to ``out_root/<UTC time>-<host>/``.
 
     Waits for all of them; meanwhile this process only wakes once a second. When it returns or raises, Ctrl-C included,
-    no process of a notebook is left. A report that is not finished leaves the previous one in place.
+    no process of a notebook is left. A report that is not finished leaves the previous one in place; one in which no
+    notebook came to its end leaves ``latest`` where it was, if that leads to a better one.
 
     Args:
         notebooks: Notebook files; `find_notebooks` finds procbench's own.
@@ -100,7 +104,7 @@ def build_report(
     Raises:
         NotebookError: A notebook is missing or no notebook, or two have the same word.
         InvalidInputError: A parameter is not declared or of another type, is meant for a notebook that is not there, or
-            the limit is not above 0.
+            the limit is not above 0; a file of commands or a folder of runs, see `check_paths`, is of no use.
         OSError: The report cannot be written.
     """
     if not (math.isfinite(notebook_timeout_s) and notebook_timeout_s > 0):
@@ -125,8 +129,9 @@ def build_report(
         write_text(folder / "index.html", index)
         durations = {row.notebook: row.seconds for row in rows if row.status == "ok"}
         write_text(folder / "durations.json", json.dumps(durations, indent=1))
-        final = publish(folder, out_root, when, host)
-    return Report(final, final / "index.html", when, tuple(rows), seconds)
+        is_latest = bool(durations or not rows or not _earlier_durations(out_root))
+        final = publish(folder, out_root, when, host, latest=is_latest)
+    return Report(final, final / "index.html", when, tuple(rows), seconds, is_latest)
 
 
 class _Teller:
@@ -172,6 +177,7 @@ def _checked_work(
         declared = declared_parameters(read_notebook(path), str(path))
         try:
             work[word] = path, check_parameters(declared, parameters.get(word, {}))
+            check_paths(work[word][1])
         except InvalidInputError as error:
             raise InvalidInputError(f"{word}: {error}") from error
     if unknown := [str(word)[:80] for word in parameters if word not in work]:
@@ -191,7 +197,7 @@ def _run_notebook(
     on_wait: Callable[[float], None],
 ) -> tuple[ReportRow, str]:
     """Run one notebook into the report's folder; return its row and its page's inner part."""
-    with scratch_folder() as scratch:
+    with scratch_folder(folder) as scratch:
         work = scratch / "work"
         work.mkdir()
         output = folder / f"{_page_stem(path)}.ipynb"
