@@ -128,7 +128,9 @@ def child_environment(scratch: Path, inherited: Mapping[str, str]) -> dict[str, 
         scratch: A private folder.
         inherited: The environment to start from.
     """
-    env = {key: value for key, value in inherited.items() if key not in ("MPLBACKEND", "JUPYTER_PATH")}
+    # PYTHONWARNINGS=error is meant for the user's own code; some of Jupyter's libraries would not even start with it.
+    left_out = ("MPLBACKEND", "JUPYTER_PATH", "PYTHONWARNINGS")
+    env = {key: value for key, value in inherited.items() if key not in left_out}
     for variable, name in {
         "IPYTHONDIR": "ipython",
         "JUPYTER_CONFIG_DIR": "config",
