@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
-_PLANNED: Final = 0.5  # of the budget is for the fewest blocks, the rest for more of them and for noise
+_PLANNED: Final = 0.55  # of the budget is for the fewest blocks, the rest for more of them and for noise
 _PATIENCE: Final = 1.25  # times the budget, where a machine has slowed down since the trial run
 _MOST_BLOCKS: Final = 50
 _FULL_TIMES: Final = 8
