@@ -172,11 +172,16 @@ class Pipes:
         polled[IN].fd = self.feed.fd if self.feed is not None else -1
 
     def move(self, polled: ctypes.Array[linux.PollFd], buffer: ReadBuffer) -> None:
-        """Take and give what poll said is possible."""
-        if self.out is not None and polled[OUT].revents:
-            self.out.drain(buffer)
-        if self.err is not None and polled[ERR].revents:
-            self.err.drain(buffer)
+        """Take and give what poll said is possible.
+
+        A child that ends closes both its outputs within a microsecond; where one is at its end, a look at the other costs
+        less than going to sleep and being woken for it.
+        """
+        out, err = self.out, self.err
+        if out is not None and polled[OUT].revents:
+            out.drain(buffer)
+        if err is not None and err.fd >= 0 and (polled[ERR].revents or (out is not None and out.fd < 0)):
+            err.drain(buffer)
         if self.feed is not None and polled[IN].revents:
             self.feed.push()
 
