@@ -62,9 +62,7 @@ Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs
 def run(
     command: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[--] COMMAND", help="Run once for each argument; {} is replaced by it.", show_default=False
-        ),
+        typer.Argument(metavar="[--] COMMAND", hidden=True),
     ] = None,
     each: Annotated[
         str | None, typer.Option(metavar="FILE", help="One argument a line; standard input by default.")
@@ -95,6 +93,7 @@ def run(
 ) -> int:
     """Run a command for each line of input, or a file of commands, several at a time.
 
+    {} in COMMAND is replaced by the argument; without one it comes last.
     No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
     more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
     """
@@ -156,11 +155,11 @@ def host(as_json: Annotated[bool, typer.Option("--json", help="Facts and warning
 def lab(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Folder of notebooks; procbench's own by default.", show_default=False),
+        typer.Argument(metavar="DIR", hidden=True),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Open JupyterLab on the notebooks: on this machine only, and with a token."""
+    """Open JupyterLab on the notebooks: on this machine only, and with a token. DIR: by default procbench's own."""
     from procbench.views.jupyter import lab_command
 
     argv = lab_command(folder, no_browser=no_browser)
