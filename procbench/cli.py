@@ -14,6 +14,7 @@ import typer
 
 from procbench import __version__
 from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
+from procbench.views.signals import EndedBySignal
 from procbench.views.terminal import one_line
 
 BAD_INPUT = 2
@@ -44,26 +45,41 @@ def _every_command(
     """Find out what makes your child processes faster on your Linux machine, and prove it."""
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"workers must be a whole number, not {text!r}") from None
+
+
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs.")]
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run a command for each line of input, several at a time.",
+)
 def run(
     command: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[--] COMMAND", help="Run once for each argument; {} is replaced by it.", show_default=False
-        ),
+        typer.Argument(metavar="[--] COMMAND", hidden=True),
     ] = None,
     each: Annotated[
         str | None, typer.Option(metavar="FILE", help="One argument a line; standard input by default.")
     ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="A NUL ends each argument, not a line end, as from find -print0.")
+    ] = False,
     commands: Annotated[
         str | None, typer.Option(metavar="FILE", help="One command a line instead of COMMAND; - is standard input.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Commands that run at a time; by default as many as there are CPUs to use."),
+        typer.Option(
+            metavar="N",
+            parser=_whole_number,
+            help="Commands that run at a time; default: the CPUs there are to use.",
+        ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until a command is ended.")] = None,
     capture: Annotated[
@@ -71,43 +87,50 @@ def run(
     ] = False,
     record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress bar and no summary; one line if commands failed.")
+    ] = False,
 ) -> int:
     """Run a command for each line of input, or a file of commands, several at a time.
 
+    {} in COMMAND is replaced by the argument; without one it comes last.
     No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
     more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
     """
     from procbench.scheduling.commands import read_batch
     from procbench.scheduling.settings import RunSettings
     from procbench.views.batch import record_batch, run_batch, showing
+    from procbench.views.summary import say_failures, show_batch
 
+    _must_be_seconds(timeout)
     settings = RunSettings(workers=workers, timeout=timeout, capture=capture)
-    batch_commands = read_batch(command or (), each, commands)
+    batch_commands = read_batch(command or (), each, commands, null=null)
     host = None
     if record:
+        from procbench.lab.files import check_writable_folder
         from procbench.lab.host import read_host
 
-        if data.exists() and not data.is_dir():
-            raise InvalidInputError(f"--data must be a folder, and {data} is none")
+        _must_be_folder("--data", data)
+        check_writable_folder(data)
         host = read_host()  # before the batch, whose own work would count as noise
     with showing(len(batch_commands), quiet=quiet) as show:
         batch = run_batch(batch_commands, settings, show)
-    if not quiet:
-        from procbench.views.summary import show_batch
+    try:
+        (say_failures if quiet else show_batch)(batch, sys.stderr)
+    finally:  # a reader of the summary that went away takes no record with it
+        status = batch.exit_status
+        if host is not None:
+            try:
+                path = record_batch(batch, host, data)
+            except ProcbenchError as error:
+                status = _complain(error, batch.exit_status or FAILED)
+            else:
+                if not quiet:
+                    _say(f"recorded {path}" if path else "nothing was recorded: no command was begun")
+    return status
 
-        show_batch(batch, sys.stderr)
-    if host is not None:
-        try:
-            path = record_batch(batch, host, data)
-        except ProcbenchError as error:
-            return _complain(error, batch.exit_status or FAILED)
-        if not quiet:
-            _say(f"recorded {path}" if path else "nothing was recorded: no command was begun")
-    return batch.exit_status
 
-
-@app.command()
+@app.command(short_help="Show what this machine is, and what makes its numbers waver.")
 def host(as_json: Annotated[bool, typer.Option("--json", help="Facts and warnings as JSON.")] = False) -> int:
     """Show what this machine is, what makes its numbers waver, why, and what to do."""
     from dataclasses import asdict
@@ -128,15 +151,15 @@ def host(as_json: Annotated[bool, typer.Option("--json", help="Facts and warning
     return 0
 
 
-@app.command()
+@app.command(short_help="Open JupyterLab on the notebooks, on this machine only.")
 def lab(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Folder of notebooks; procbench's own by default.", show_default=False),
+        typer.Argument(metavar="DIR", hidden=True),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Open JupyterLab on the notebooks: on this machine only, and with a token."""
+    """Open JupyterLab on the notebooks: on this machine only, and with a token. DIR: by default procbench's own."""
     from procbench.views.jupyter import lab_command
 
     argv = lab_command(folder, no_browser=no_browser)
@@ -145,7 +168,7 @@ def lab(
     os.execv(argv[0], argv)  # noqa: S606 - no shell, and no process of ours left in between
 
 
-@app.command()
+@app.command(short_help="Measure this machine, and write a report that stands alone.")
 def report(
     only: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Only this notebook; repeatable.")] = None,
     settings: Annotated[
@@ -169,6 +192,8 @@ def report(
     from procbench.views.signals import ending_by_exception
     from procbench.views.summary import host_card
 
+    _must_be_seconds(timeout)
+    _must_be_folder("--out", out)
     chosen = chosen_notebooks(only or (), notebooks)
     parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
     facts = read_host()
@@ -194,6 +219,7 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    _open_missing_streams()
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -224,12 +250,31 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted; nothing is left half done")
         return INTERRUPTED
+    except EndedBySignal as end:
+        _say(f"ended by {end.signal.name}; nothing is left half done")
+        return 128 + end.signal
     except Exception as error:
         # typer brings a click of its own in some versions, so that there is no one class to name here
         if not hasattr(error, "format_message"):
             raise
         _say(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
         return BAD_INPUT
+
+
+def _open_missing_streams() -> None:
+    """Put /dev/null where a standard stream is closed, before any other file takes its number and gets its text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere == number:
+                os.set_inheritable(number, True)  # the commands' stream too
+            else:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if number and getattr(sys, name) is None:  # a closed standard input stays one: nobody gave any lines
+            setattr(sys, name, open(number, "w", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
 
 
 def _complain(error: Exception, status: int) -> int:
@@ -239,6 +284,16 @@ def _complain(error: Exception, status: int) -> int:
     else:
         _say(str(error))
     return status
+
+
+def _must_be_folder(option: str, path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InvalidInputError(f"{option} must be a folder, and {path} is none")
+
+
+def _must_be_seconds(timeout: float | None) -> None:
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise InvalidInputError(f"--timeout must be a number of seconds above 0, not {timeout:g}")
 
 
 def _command_path(error: Exception) -> str:

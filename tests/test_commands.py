@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench.errors import InvalidInputError
-from procbench.scheduling.commands import command_lines, each_argument, read_batch, without_secrets
+from procbench.scheduling.commands import LONGEST_ARGUMENT, command_lines, each_argument, read_batch, without_secrets
 from procbench.views.terminal import one_line
 
 words = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=12)
@@ -89,6 +89,24 @@ def test_a_bad_line_is_named(tmp_path: Path, content: bytes, said: str):
     with pytest.raises(InvalidInputError, match=said) as caught:
         command_lines(source)
     assert source in str(caught.value)
+
+
+def test_nul_ends_arguments_when_asked(tmp_path: Path):
+    """With null a line end is a part of the argument, and the last NUL may be missing."""
+    assert each_argument(["x"], written(tmp_path, b"a\nb\0\0c"), null=True) == [["x", "a\nb"], ["x", "c"]]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_program(tmp_path: Path):
+    """Windows editors begin files with one."""
+    assert command_lines(written(tmp_path, b"\xef\xbb\xbfecho a\n")) == [["echo", "a"]]
+
+
+def test_the_longest_argument_passes(tmp_path: Path):
+    """A line as long as Linux takes is whole, also across chunks; one byte more is refused."""
+    line = b"x" * LONGEST_ARGUMENT
+    assert each_argument(["x"], written(tmp_path, line + b"\ny")) == [["x", line.decode()], ["x", "y"]]
+    with pytest.raises(InvalidInputError, match="line 2 is longer"):
+        each_argument(["x"], written(tmp_path, b"y\n" + line + b"x\n"))
 
 
 def test_what_to_run_must_be_clear():

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from procbench import ProcessTask, RunSettings, TaskResult, WorkStealingScheduler, frame
-from procbench.errors import CommandFailedError, ProgramNotFoundError
+from procbench.errors import CommandFailedError, InvalidInputError, ProgramNotFoundError
 from procbench.io.results import signal_name
 from tests.waiting import long_sleep
 
@@ -103,3 +103,9 @@ def test_no_results_are_an_empty_frame_of_the_same_columns(results: list[TaskRes
     assert len(empty) == 0
     assert list(empty.columns) == list(frame(results).columns)
     assert empty["returncode"].dtype == "Int64"
+
+
+def test_a_frame_is_made_of_results_only():
+    """Anything else is named in one sentence."""
+    with pytest.raises(InvalidInputError, match="not int"):
+        frame([1])

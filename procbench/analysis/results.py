@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from procbench.errors import InvalidInputError
 from procbench.scheduling.task import TaskResult
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
     import pandas as pd
 
     rows = list(results)
+    for row in rows:
+        if not isinstance(row, TaskResult):
+            raise InvalidInputError(
+                f"frame() takes task results, such as a future's result(), not {type(row).__name__}"
+            )
     origin_ns = min((result.submitted_ns for result in rows), default=0)
     columns: dict[str, list[Any]] = {
         "task_id": [result.task.id for result in rows],

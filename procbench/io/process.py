@@ -114,6 +114,8 @@ def _descriptor(stream: Stream) -> int | None:
 
 
 def _not_negative(name: str, value: _Number | None) -> _Number | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidInputError(f"{name} is {value!r}; it must be a number")
     if value is not None and not value >= 0:
         raise InvalidInputError(f"{name} is {value}; it must not be negative")
     return value

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from procbench.errors import RecordError
+from procbench.errors import InvalidInputError, RecordError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -57,6 +57,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise RecordError(
             f"{path} is written, but may not survive a power cut: flushing its folder failed: {error.strerror or error}"
         ) from error
+
+
+def check_writable_folder(path: Path) -> None:
+    """Make the folder where it is missing, and see that files can be made in it, before work is done for its sake.
+
+    An empty file is made and removed again, so a full disk is not found out.
+
+    Raises:
+        InvalidInputError: The folder cannot be made or written, or is no folder; its cause is chained.
+    """
+    probe = path / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+        probe.unlink()
+    except OSError as error:
+        raise InvalidInputError(f"cannot write into the folder {path}: {error.strerror or error}") from error
 
 
 def _fill_and_flush(handle: int, write: Callable[[BinaryIO], object]) -> None:

@@ -5,6 +5,7 @@ Everything is read before anything runs, so that a bad line at the end of a file
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
@@ -25,19 +26,36 @@ _SECRET = re.compile(r"token|secret|passw(or)?d|(^|[-_])key$", re.IGNORECASE)
 _HIDDEN = "***"
 
 
-def read_batch(command: Sequence[str], each: str | None, commands: str | None) -> list[list[str]]:
+LONGEST_ARGUMENT: Final = 128 * 1024 - 1
+"""Bytes of the longest argument that Linux takes: MAX_ARG_STRLEN without its NUL (execve(2))."""
+
+LONGEST_COMMAND: Final = 6 * 1024 * 1024
+"""Bytes of all arguments together that Linux takes at most, whatever the limit of the stack (execve(2))."""
+
+_CHUNK = 64 * 1024
+
+
+def read_batch(
+    command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False
+) -> list[list[str]]:
     """Return the commands of a batch as a person asked for them.
 
     Args:
         command: A command that is run for each argument; empty where there is a file of commands.
         each: File of arguments; ``None`` is standard input.
         commands: File of commands; ``None`` where there is a ``command``.
+        null: A NUL ends each argument, not a line end.
 
     Raises:
         InvalidInputError: It is not clear what to run, or a line makes no sense.
         OSError: A file cannot be read.
     """
+    for option, source in (("--each", each), ("--commands", commands)):
+        if source == "":
+            raise InvalidInputError(f"{option} needs the name of a file, or - for standard input, and got an empty one")
     if commands is not None:
+        if null:
+            raise InvalidInputError("--null is for arguments, and --commands brings lines; leave one of them out")
         if command or each is not None:
             other = "a COMMAND" if command else "--each"
             raise InvalidInputError(f"--commands brings whole commands; leave {other} out, or --commands")
@@ -48,24 +66,38 @@ def read_batch(command: Sequence[str], each: str | None, commands: str | None) -
         )
     if not command[0]:
         raise InvalidInputError("the COMMAND's first word, its program, is empty")
-    return each_argument(command, STANDARD_INPUT if each is None else each)
+    return each_argument(command, STANDARD_INPUT if each is None else each, null=null)
 
 
-def each_argument(template: Sequence[str], source: str = STANDARD_INPUT) -> list[list[str]]:
+def each_argument(template: Sequence[str], source: str = STANDARD_INPUT, *, null: bool = False) -> list[list[str]]:
     """Return one command for each line of a file that is not empty; the line is one argument, whatever is in it.
 
     Args:
         template: The command; each ``{}`` in it, also inside an argument, becomes the line.
         source: The file; ``-`` is standard input.
+        null: A NUL ends each argument, as ``find -print0`` writes them, and a line end is a part of it.
 
     Raises:
-        InvalidInputError: A line holds a NUL, there is no line, or standard input is a terminal; names file and line.
+        InvalidInputError: A line holds a NUL or is too long, there is no line, reading fails, or standard input is a
+            terminal; names file and line.
         OSError: The file cannot be read.
     """
     has_place = any(PLACE in part for part in template)
     operand = [] if has_place else [PLACE]
-    commands = [[part.replace(PLACE, line) for part in (*template, *operand)] for _, line in _lines(source) if line]
+    commands = [
+        [part.replace(PLACE, line) for part in (*template, *operand)] for line in _arguments(source, null) if line
+    ]
     return _not_empty(commands, source, "an argument")
+
+
+def _arguments(source: str, null: bool) -> Iterator[str]:
+    for number, raw in _records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
+        if b"\0" in raw:
+            raise InvalidInputError(
+                f"{_place(source, number)}: it holds a NUL, which no program can be given; "
+                "where NULs separate the arguments, as from find -print0, add --null"
+            )
+        yield os.fsdecode(raw)
 
 
 def command_lines(source: str) -> list[list[str]]:
@@ -82,12 +114,19 @@ def command_lines(source: str) -> list[list[str]]:
         OSError: The file cannot be read.
     """
     commands = []
-    for number, line in _lines(source):
+    for number, raw in _records(source, b"\n", LONGEST_COMMAND, "the longest command Linux takes"):
+        line = os.fsdecode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw)
+        if "\0" in line:
+            raise InvalidInputError(
+                f"{_place(source, number)}: it holds a NUL, which no program can be given; is it binary?"
+            )
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
             argv = shlex.split(line)
         except ValueError as error:
+            if not _is_text(raw):
+                raise InvalidInputError(f"{_place(source, number)}: it is no text; is the file binary?") from error
             raise InvalidInputError(f"{_place(source, number)}: {str(error).lower()} in {line[:80]!r}") from error
         if not argv[0]:
             raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
@@ -110,13 +149,40 @@ def without_secrets(argv: Iterable[str]) -> list[str]:
     return shown
 
 
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Yield number, from 1, and text of each line. Bytes that are no text come back unchanged (PEP 383)."""
+def _records(source: str, end: bytes, longest: int, what: str) -> Iterator[tuple[int, bytes]]:
+    """Yield number, from 1, and bytes of each record, without its end. One that never ends is refused, not kept."""
     with _opened(source) as file:
-        for number, raw in enumerate(file, 1):
-            if b"\0" in raw:
-                raise InvalidInputError(f"{_place(source, number)}: it holds a NUL, which no program can be given")
-            yield number, os.fsdecode(raw.removesuffix(b"\n"))
+        number, rest = 0, b""
+        while chunk := _read(file, source):
+            *whole, rest = (rest + chunk).split(end)
+            for raw in whole:
+                number += 1
+                _not_too_long(raw, source, number, longest, what)
+                yield number, raw
+            _not_too_long(rest, source, number + 1, longest, what)
+        if rest:
+            yield number + 1, rest
+
+
+def _read(file: BinaryIO, source: str) -> bytes:
+    try:
+        return file.read(_CHUNK)
+    except OSError as error:  # unlike open(2)'s, read(2)'s error names no file
+        name = "standard input" if source == STANDARD_INPUT else source
+        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def _not_too_long(raw: bytes, source: str, number: int, longest: int, what: str) -> None:
+    if len(raw) > longest:
+        raise InvalidInputError(f"{_place(source, number)} is longer than {-(-longest // 1024):,} KiB, {what}")
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _opened(source: str) -> BinaryIO:

@@ -12,12 +12,20 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that ask a process to end, besides Ctrl-C."""
 
 
+class EndedBySignal(SystemExit):
+    """A signal asked this process to end; the status is 128 and the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
 @contextlib.contextmanager
 def ending_by_exception() -> Iterator[None]:
-    """Raise ``SystemExit`` with status 128 and the signal where SIGTERM, SIGHUP or SIGQUIT arrives. Main thread only."""
+    """Raise :class:`EndedBySignal` where SIGTERM, SIGHUP or SIGQUIT arrives. Main thread only."""
 
     def handler(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
+        raise EndedBySignal(number)
 
     before = {number: signal.getsignal(number) for number in ENDING}
     try:

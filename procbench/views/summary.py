@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from procbench.errors import SpawnError
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.scheduling.task import TaskResult
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_SHOWN = 10
-"""Failed commands that are listed; a longer list hides what stands above it."""
+"""Failed commands that are listed one by one, or causes of more failures than that."""
 
 _SLOWEST_SHOWN = 3
-_PIPE_WIDTH = 400  # columns where there is no terminal: nobody's line is broken, and grep finds whole commands
+_PIPE_WIDTH = 100  # columns where there is no terminal
 
 
 def show_batch(batch: BatchResult, stream: TextIO) -> None:
@@ -44,13 +46,25 @@ def show_batch(batch: BatchResult, stream: TextIO) -> None:
     if len(batch.results) > 1:
         _commands(console, "slowest", "wall time", slowest, lambda result: seconds_for_people(result.wall_s))
     failed = [result for result in batch.results if result.outcome in ("failed", "timed_out")]
-    _commands(console, "failed", "how", failed[:MOST_SHOWN], how_it_failed)
     if len(failed) > MOST_SHOWN:
-        console.print(f"... and {len(failed) - MOST_SHOWN:,} more that failed", markup=False)
+        _causes(console, failed)
+    else:
+        _commands(console, "failed", "how", failed, how_it_failed)
+
+
+def say_failures(batch: BatchResult, stream: TextIO) -> None:
+    """Write one line that says how many failed and why the first one did; nothing where none failed."""
+    failed = [result for result in batch.results if result.outcome in ("failed", "timed_out")]
+    if failed:
+        first = f"{how_it_failed(failed[0])}: {_command(failed[0])}"
+        stream.write(one_line(f"procbench: {len(failed):,} of {batch.total:,} failed; first: {first}") + "\n")
+        stream.flush()
 
 
 def how_it_failed(result: TaskResult) -> str:
     """Return in a few words why a task counts as failed."""
+    if isinstance(result.error, SpawnError):  # without the stage and the errno's name, which are for programs
+        return f"cannot start {result.error.program!r}: {result.error.strerror}"
     if result.error is not None:
         return str(result.error)
     if result.timed_out:
@@ -134,8 +148,25 @@ def _commands(
         return
     table = _table(f"{title}: {what}", "command")
     for result in results:
-        table.add_row(_cell(tell(result)), _cell(shlex.join(os.fsdecode(a) for a in result.args)))
+        table.add_row(_cell(tell(result)), _cell(_command(result)))
     console.print(table)
+
+
+def _causes(console: Console, failed: Sequence[TaskResult]) -> None:
+    """Show each cause once, the most frequent first, with the first command that it hit."""
+    causes: dict[str, list[TaskResult]] = {}
+    for result in failed:
+        causes.setdefault("timed out" if result.timed_out else how_it_failed(result), []).append(result)
+    table = _table("failed", "how", "first")
+    for how, hit in sorted(causes.items(), key=lambda item: -len(item[1]))[:MOST_SHOWN]:
+        table.add_row(f"{len(hit):,} ×", _cell(how), _cell(_command(hit[0])))  # noqa: RUF001 - a times sign
+    console.print(table)
+    if len(causes) > MOST_SHOWN:
+        console.print(f"... and {len(causes) - MOST_SHOWN:,} more causes", markup=False)
+
+
+def _command(result: TaskResult) -> str:
+    return shlex.join(os.fsdecode(a) for a in result.args)
 
 
 def _table(*heads: str) -> Table:
@@ -157,7 +188,11 @@ def _cell(text: str) -> Text:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else _PIPE_WIDTH)
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would end the process with status 1
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return OurConsole(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 def _text(number: int | None) -> str | None:
