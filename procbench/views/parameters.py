@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procbench.errors import InvalidInputError
+from procbench.lab.files import check_writable_folder
 from procbench.views.notebooks import (
     Parameter,
     Plain,
@@ -112,14 +112,7 @@ def check_paths(values: Mapping[str, object]) -> None:
 
         read_workload(workload)
     if isinstance(folder := values.get(DATA_FOLDER), str) and folder:
-        try:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InvalidInputError(
-                f"runs cannot be recorded in {folder}: {error.strerror}; give another folder with --data"
-            ) from error
+        check_writable_folder(Path(folder))
 
 
 def _absolute(value: str) -> str:
