@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.02
@@ -19,25 +20,43 @@ def signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def living_members(group: int) -> list[int]:
-    """Return the pids in a process group that are more than a zombie.
+class ProcessState(NamedTuple):
+    """What ``/proc`` says of a process.
 
-    Asked of ``/proc`` instead of by ``kill(-group, 0)``, which counts zombies, and in a container whose first process
-    does not reap, a zombie stays for good. Costs some 10 µs for every process on the machine.
+    Attributes:
+        pid: Its id.
+        ended: Whether it is a zombie, or on its way out.
+        parent: Its parent's id.
+        group: Its process group's id.
     """
-    members = []
+
+    pid: int
+    ended: bool
+    parent: int
+    group: int
+
+
+def all_processes() -> Iterator[ProcessState]:
+    """Yield every process that this one may see; one that ends meanwhile is left out. Costs some 10 µs for each."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             stat = (entry / "stat").read_bytes()
         except OSError:
-            continue  # ended meanwhile
+            continue
         # A program may be called "x) R 1 1 (y": only the last parenthesis ends its name, proc_pid_stat(5).
-        state, _parent, its_group = stat[stat.rindex(b")") + 2 :].split(None, 3)[:3]
-        if int(its_group) == group and state not in (b"Z", b"X"):
-            members.append(int(entry.name))
-    return members
+        state, parent, group = stat[stat.rindex(b")") + 2 :].split(None, 3)[:3]
+        yield ProcessState(int(entry.name), state in (b"Z", b"X"), int(parent), int(group))
+
+
+def living_members(group: int) -> list[int]:
+    """Return the pids in a process group that are more than a zombie.
+
+    Asked of ``/proc`` instead of by ``kill(-group, 0)``, which counts zombies, and in a container whose first process
+    does not reap, a zombie stays for good.
+    """
+    return [process.pid for process in all_processes() if process.group == group and not process.ended]
 
 
 def end_group(group: int, *, kill_at_s: float, give_up_after_s: float) -> bool:

@@ -11,9 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from procbench import linux
+from procbench.io.groups import ProcessState, all_processes
 
 _WAIT_S = 0.005
 
@@ -40,40 +40,28 @@ def reap_orphans() -> None:
 
     Only those that do not lead a group are taken, because a leader may be a worker's child, which the worker reaps.
     """
-    for pid, group, ended in _children():
-        if ended and group != pid:
-            _reap(pid)
+    for child in _children():
+        if child.ended and child.group != child.pid:
+            _reap(child.pid)
 
 
 def _end_children(give_up_at_s: float) -> None:
     while children := _children():
-        for pid, _, ended in children:
-            if ended:
-                _reap(pid)
+        for child in children:
+            if child.ended:
+                _reap(child.pid)
             else:
                 with contextlib.suppress(ProcessLookupError, PermissionError):  # set-user-ID programs are not ours
-                    os.kill(pid, signal.SIGKILL)  # it is our child and not reaped: the pid is nobody else's
+                    os.kill(child.pid, signal.SIGKILL)  # it is our child and not reaped: the pid is nobody else's
         if time.monotonic() > give_up_at_s:
             return
-        if any(not ended for _, _, ended in children):
+        if not all(child.ended for child in children):
             time.sleep(_WAIT_S)
 
 
-def _children() -> list[tuple[int, int, bool]]:
-    """Return pid, process group, and whether it has ended, of every child of this process."""
-    own, found = os.getpid(), []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_bytes()
-        except OSError:
-            continue  # ended and reaped meanwhile
-        # A program may be called "x) R 1 1 (y": only the last parenthesis ends its name, proc_pid_stat(5).
-        state, parent, group = stat[stat.rindex(b")") + 2 :].split(None, 3)[:3]
-        if int(parent) == own:
-            found.append((int(entry.name), int(group), state in (b"Z", b"X")))
-    return found
+def _children() -> list[ProcessState]:
+    own = os.getpid()
+    return [process for process in all_processes() if process.parent == own]
 
 
 def _reap(pid: int) -> None:
