@@ -11,6 +11,8 @@ import random
 import shutil
 import statistics
 import sys
+import tempfile
+from pathlib import Path
 
 from benchmarks import spawning
 
@@ -26,12 +28,14 @@ TARGETS = {
 SLOW = {"GNU parallel": 10}  # a tenth of the commands is enough to see that it is slow
 
 
-def measure(count: int, workers: int, rounds: int) -> tuple[dict[str, list[float]], list[str]]:
+def measure(
+    count: int, workers: int, rounds: int, limit: spawning.Way | None
+) -> tuple[dict[str, list[float]], list[str]]:
     """Return the seconds per command of every way and round, and the ways that this machine does not have."""
     ways: dict[str, spawning.Way | None] = {
         "procbench": spawning.procbench,
         "procbench, captured": spawning.procbench_capture,
-        "C, same system calls": spawning.limit(),
+        "C, same system calls": limit,
         "thread pool + subprocess.run": spawning.thread_pool,
         "thread pool + run(capture_output)": spawning.thread_pool_capture,
         "multiprocessing.Pool": spawning.process_pool,
@@ -58,19 +62,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     print(f"{options.count} x true, {options.rounds} rounds, Python {sys.version.split()[0]}")
-    for workers in options.workers:
-        seconds, missing = measure(options.count, workers, options.rounds)
-        ours = statistics.median(seconds["procbench"])
-        print(f"\n{workers} workers: procbench {1 / ours:,.0f} commands/s with full results")
-        for peer, (way, target) in TARGETS.items():
-            if peer in missing:
-                print(f"  {'-':>6}  of {peer}: skipped, it is not on this machine")
-                continue
-            ratios = sorted(theirs / own for theirs, own in zip(seconds[peer], seconds[way], strict=True))
-            ratio = statistics.median(ratios)
-            low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-            met = "met   " if ratio >= target else "MISSED"
-            print(f"  {ratio:6.2f} [{low:.2f}, {high:.2f}]  {way} of {peer}; wanted {target}: {met}")
+    with tempfile.TemporaryDirectory(prefix="procbench-limit-") as folder:
+        limit = spawning.limit(Path(folder))
+        for workers in options.workers:
+            report(workers, *measure(options.count, workers, options.rounds, limit))
+
+
+def report(workers: int, seconds: dict[str, list[float]], missing: list[str]) -> None:
+    """Print one number of workers' ratios, each with the range of the middle half of the rounds."""
+    ours = statistics.median(seconds["procbench"])
+    print(f"\n{workers} workers: procbench {1 / ours:,.0f} commands/s with full results")
+    for peer, (way, target) in TARGETS.items():
+        if peer in missing:
+            print(f"  {'-':>6}  of {peer}: skipped, it is not on this machine")
+            continue
+        ratios = sorted(theirs / own for theirs, own in zip(seconds[peer], seconds[way], strict=True))
+        ratio = statistics.median(ratios)
+        low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        met = "met   " if ratio >= target else "MISSED"
+        print(f"  {ratio:6.2f} [{low:.2f}, {high:.2f}]  {way} of {peer}; wanted {target}: {met}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -90,15 +89,16 @@ def _call(_: int) -> int:
     return subprocess.run([TRUE], check=False, stdin=subprocess.DEVNULL).returncode
 
 
-def limit() -> Way | None:
-    """Build the C program on the spot; ``None`` where there is no compiler."""
+def limit(folder: Path) -> Way | None:
+    """Build the C program in ``folder``; ``None`` where there is no compiler, or a libc without the pieces."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
-    folder = tempfile.mkdtemp(prefix="procbench-limit-")
-    program = Path(folder) / "limit"
+    program = folder / "limit"
     source = Path(__file__).with_name("limit.c")
-    subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=True)
+    built = subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=False)
+    if built.returncode != 0:
+        return None
 
     def way(count: int, workers: int) -> float:
         return float(subprocess.run([program, str(count), str(workers), TRUE], capture_output=True, check=True).stdout)
