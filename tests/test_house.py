@@ -68,3 +68,9 @@ def test_no_code_runs_between_fork_and_exec():
     """L23: a lock that another thread holds at the fork would be held in the child for ever."""
     for path in (ROOT / "procbench").rglob("*.py"):
         assert not re.search(r"preexec_fn\s*=|\bos\.fork\(|shell\s*=\s*True|\bselect\.select\(", path.read_text()), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_relative_link_of_a_page_leads_somewhere(page: str):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
