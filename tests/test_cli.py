@@ -289,13 +289,13 @@ def test_a_closed_input_is_told_what_to_do(tmp_path: Path):
 
 def test_nothing_in_the_summary_reaches_the_terminal_raw(tmp_path: Path):
     """R14: escapes, markup, line breaks and turned writing in commands are shown as text."""
-    code = "import sys; sys.exit(1)"
-    argv = [sys.executable, "-c", code, *VECTORS]
+    argv = ["sh", "-c", "exit 1", *VECTORS]
     done = procbench("run", "--", *argv, cwd=tmp_path, stdin=b"\x1b[2Jx\n")
     assert done.returncode == 1
     assert not set(done.stderr) & set("\x1b\x07\r\u202e")
-    for word in ("[bold red]x[/]", "a\\rb\\nc", "\\u202etxt.exe", "<script>"):
-        assert word in done.stderr
+    unfolded = "".join(done.stderr.split())  # a long command goes over several lines of its column
+    for word in ("[boldred]x[/]", "a\\rb\\nc", "\\u202etxt.exe", "<script>"):
+        assert word in unfolded
 
 
 def test_an_error_that_quotes_a_command_is_shown_as_text(tmp_path: Path):
