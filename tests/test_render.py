@@ -197,8 +197,8 @@ def test_a_rendering_process_that_gets_a_signal_leaves_no_process(tmp_path, scra
 def test_the_limit_ends_a_child_with_its_daemons(scratch, marker):
     """L05: even one in a session of its own, twice forked, with an empty environment."""
     source = """import os, signal, sys
-from procbench.views.families import become_subreaper
-become_subreaper()
+from procbench.linux import set_child_subreaper
+set_child_subreaper(True)
 if not os.fork():
     os.setsid()
     os.fork() and os._exit(0)

@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
     try:
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise RecordError(
             f"{path} is written, but may not survive a power cut: flushing its folder failed: {error.strerror or error}"
@@ -84,7 +84,7 @@ def _fill_and_flush(handle: int, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the folder's entries durable, where its file system can do that (some answer EINVAL)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

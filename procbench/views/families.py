@@ -8,7 +8,6 @@ stopped, and the head last. Where somebody else killed the head, a marker in the
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -17,33 +16,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from procbench.io.groups import all_processes
+
 MARKER_VARIABLE = "PROCBENCH_REPORT_CHILD"
 """The environment variable by which a lost child's descendants are known."""
 
-_PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 5.0  # a killed process needs no time of its own; only one in state D, inside the kernel, takes longer
-
-
-def become_subreaper() -> None:
-    """Keep every descendant of this process in its tree: orphans come to it instead of to init.
-
-    Raises:
-        OSError: The kernel refused (Linux older than 3.4).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def living_descendants(head: int) -> list[int]:
     """Return the pids of all living descendants of a process; zombies do not count."""
     children: dict[int, list[int]] = {}
     zombies: set[int] = set()
-    for pid, (state, parent) in _all_processes().items():
-        children.setdefault(parent, []).append(pid)
-        if state in "ZX":
-            zombies.add(pid)
+    for process in all_processes():
+        children.setdefault(process.parent, []).append(process.pid)
+        if process.ended:
+            zombies.add(process.pid)
     found: list[int] = []
     waiting = list(children.get(head, ()))
     while waiting:
@@ -81,7 +69,7 @@ def end_marked(marker: str) -> list[int]:
         return False
 
     return _kill_until_none(
-        lambda: [p for p, (s, _) in _all_processes().items() if s not in "ZX" and p != os.getpid() and carries(p)],
+        lambda: [p.pid for p in all_processes() if not p.ended and p.pid != os.getpid() and carries(p.pid)],
         carries,
     )
 
@@ -102,7 +90,7 @@ def end_family(child: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-def reap_orphans() -> None:
+def reap_everything() -> None:
     """Reap the zombies that came to this process; only for one that waits for no child elsewhere any more."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -133,18 +121,6 @@ def _wait_readable(handle: int, timeout_s: float) -> bool:
     poller = select.poll()
     poller.register(handle, select.POLLIN)
     return bool(poller.poll(timeout_s * 1000))
-
-
-def _all_processes() -> dict[int, tuple[str, int]]:
-    """Return state and parent of every process that is visible."""
-    found: dict[int, tuple[str, int]] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - Path.iterdir would build hundreds of Path objects for names
-        if entry.isdecimal():
-            with suppress(OSError):
-                # the command may hold spaces and parentheses, so the fields begin behind the last one (proc(5))
-                fields = Path("/proc", entry, "stat").read_text(errors="replace").rpartition(")")[2].split()
-                found[int(entry)] = fields[0], int(fields[1])
-    return found
 
 
 def _state(pid: int) -> str:

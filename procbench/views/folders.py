@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from procbench.lab.files import write_atomically
+from procbench.lab.files import flush_folder, write_atomically
 from procbench.lab.names import safe_name
 
 _BUILDING = ".building-"
@@ -69,7 +69,7 @@ def publish(folder: Path, out_root: Path, when: datetime, host: str, *, latest: 
         raise FileExistsError(f"{out_root / stem} and 999 more exist already")
     if latest:
         _point(out_root / "latest", final.name)
-    _sync(out_root)
+    flush_folder(out_root)
     return final
 
 
@@ -98,15 +98,6 @@ def _point(link: Path, target: str) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's names last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _try_lock(path: Path) -> int | None:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from procbench.errors import InvalidInputError, NotebookError
-from procbench.views.families import become_subreaper, end_descendants, reap_orphans
+from procbench.linux import set_child_subreaper
+from procbench.views.families import end_descendants, reap_everything
 from procbench.views.notebooks import Plain, check_parameters, declared_parameters, read_notebook
 
 Status = Literal["ok", "failed", "timed_out", "kernel_died"]
@@ -262,7 +263,7 @@ def _end_with_parent(scratch: Path) -> None:
 
 def main() -> int:
     """Execute the job on stdin; write one JSON line to stdout and return the exit status."""
-    become_subreaper()
+    set_child_subreaper(True)
     signal.signal(signal.SIGTERM, lambda *_: _end_at_once(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: _end_at_once(128 + signal.SIGINT))
     # The kernel inherits stdout, and what the notebook's children write there must not mix with the answer.
@@ -280,7 +281,7 @@ def main() -> int:
         outcome, status = RenderOutcome("failed", f"{type(error).__name__}: {error}"), 2
     strays = end_descendants(os.getpid())
     with suppress(ChildProcessError):
-        reap_orphans()
+        reap_everything()
     answer.write(json.dumps({**asdict(outcome), "strays": len(strays)}) + "\n")
     answer.close()
     return status
