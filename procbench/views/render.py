@@ -26,7 +26,14 @@ from typing import Any, Literal
 from procbench.errors import InvalidInputError, NotebookError
 from procbench.linux import set_child_subreaper
 from procbench.views.families import end_descendants, reap_everything
-from procbench.views.notebooks import Plain, check_parameters, declared_parameters, read_notebook
+from procbench.views.notebooks import (
+    PARAMETERS_TAG,
+    Plain,
+    check_parameters,
+    declared_parameters,
+    has_tag,
+    read_notebook,
+)
 
 Status = Literal["ok", "failed", "timed_out", "kernel_died"]
 
@@ -171,7 +178,7 @@ def execute(job: RenderJob) -> RenderOutcome:
     position = None
     if problem is not None and running:
         # papermill adds one cell of its own behind the parameters, so later positions are one too high
-        first = next((i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())), -1)
+        first = next((i for i, cell in enumerate(notebook.cells) if has_tag(cell, PARAMETERS_TAG)), -1)
         position = running[-1] + 1 - (1 if parameters and running[-1] > first else 0)
     if job.partial_output.exists():
         job.partial_output.replace(job.output)
