@@ -12,8 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -26,6 +25,7 @@ from procbench.lab.store import Store
 from procbench.views.jupyter import lab_command
 from procbench.views.notebooks import Parameter
 from procbench.views.parameters import asked_parameters
+from tests.waiting import processes_with, wait_until
 
 HERE = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error"}
@@ -70,14 +70,6 @@ def started(*arguments: str, cwd: Path, stdin: bytes = b"") -> Iterator[subproce
             child.kill()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Look until it is so."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up_s, "it never came so far"
-        time.sleep(0.01)
-
-
 def read_until(child: subprocess.Popen[bytes], word: bytes) -> bytes:
     """Read a child's standard error up to the line with that word."""
     seen = b""
@@ -88,24 +80,12 @@ def read_until(child: subprocess.Popen[bytes], word: bytes) -> bytes:
     raise AssertionError(f"{word!r} was never said: {seen!r}")
 
 
-def survivors(marker: str) -> list[int]:
-    """Return the processes, this one left out, in whose argv the marker stands; zombies have none."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            if marker in (entry / "cmdline").read_text(errors="replace"):
-                found.append(int(entry.name))
-    return found
-
-
 @pytest.fixture
 def nap() -> Iterator[str]:
     """Seconds to sleep that are so many, and so odd, that they mark the sleeper in /proc."""
     marker = f"9{secrets.randbelow(10**9):09d}"
     yield marker
-    left = survivors(marker)
+    left = processes_with(marker)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, "children were left behind"
@@ -391,7 +371,7 @@ def test_ctrl_c_once_finishes_what_runs(tmp_path: Path):
     code = 'touch "$0.began"; while [ ! -e go ]; do sleep 0.02; done'
     arguments = ("run", "--record", "--workers", "2", "--", "sh", "-c", code)
     with started(*arguments, cwd=tmp_path, stdin=b"a\nb\nc\nd\ne\n") as child:
-        wait_until(lambda: len(list(tmp_path.glob("*.began"))) == 2)
+        wait_until(lambda: len(list(tmp_path.glob("*.began"))) == 2, deadline_s=PATIENCE_S)
         child.send_signal(signal.SIGINT)
         read_until(child, b"Ctrl-C again")
         (tmp_path / "go").touch()
@@ -409,13 +389,13 @@ def test_ctrl_c_twice_kills(tmp_path: Path, nap: str):
     """L10: what ignores SIGINT and SIGTERM is gone at once after the second Ctrl-C, with its group; status 130."""
     code = f'trap "" INT TERM; sleep {nap} & touch "$0.began"; while :; do sleep {nap}; done'
     with started("run", "--workers", "2", "--", "sh", "-c", code, cwd=tmp_path, stdin=b"a\nb\nc\n") as child:
-        wait_until(lambda: len(list(tmp_path.glob("*.began"))) == 2)
+        wait_until(lambda: len(list(tmp_path.glob("*.began"))) == 2, deadline_s=PATIENCE_S)
         child.send_signal(signal.SIGINT)
         read_until(child, b"Ctrl-C again")
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130
-    assert survivors(nap) == []
+    assert processes_with(nap) == []
     assert re.search(rb"cancelled +3\b", said)
     assert b"Traceback" not in said
 
@@ -426,11 +406,11 @@ def test_sigterm_ends_the_children_and_records_what_there_is(tmp_path: Path, nap
     with started(
         "run", "--record", "--workers", "1", "--", "sh", "-c", code, cwd=tmp_path, stdin=b"a\nb\nc\n"
     ) as child:
-        wait_until((tmp_path / "b.began").exists)
+        wait_until((tmp_path / "b.began").exists, deadline_s=PATIENCE_S)
         child.send_signal(signal.SIGTERM)
         _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 143
-    assert survivors(nap) == []
+    assert processes_with(nap) == []
     assert b"Traceback" not in said
     (kept,) = Store(tmp_path / "data").load().runs
     assert list(kept.trials["outcome"]) == ["succeeded", "cancelled"]
@@ -440,11 +420,11 @@ def test_sigterm_ends_the_children_and_records_what_there_is(tmp_path: Path, nap
 def test_a_closed_terminal_ends_the_children_too(tmp_path: Path, nap: str):
     """L07: SIGHUP leaves nothing behind, status 129."""
     with started("run", "--", "sh", "-c", f'touch "$0.began"; sleep {nap}; :', cwd=tmp_path, stdin=b"a\n") as child:
-        wait_until((tmp_path / "a.began").exists)
+        wait_until((tmp_path / "a.began").exists, deadline_s=PATIENCE_S)
         child.send_signal(signal.SIGHUP)
         child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 129
-    assert survivors(nap) == []
+    assert processes_with(nap) == []
 
 
 def test_what_has_left_its_group_ends_with_the_batch(tmp_path: Path, nap: str):
@@ -452,7 +432,7 @@ def test_what_has_left_its_group_ends_with_the_batch(tmp_path: Path, nap: str):
     code = f'setsid sh -c "touch $0.began; sleep {nap}; :" >/dev/null 2>&1 & while [ ! -e "$0.began" ]; do sleep 0.01; done'
     done = procbench("run", "--", "sh", "-c", code, cwd=tmp_path, stdin=b"a\nb\n")
     assert done.returncode == 0
-    assert survivors(nap) == []
+    assert processes_with(nap) == []
 
 
 # --- the other doors --------------------------------------------------------------------------------------------
@@ -571,13 +551,13 @@ def test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place(tmp_path: P
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         (tmp_path / "began").unlink(missing_ok=True)
         with started("report", "--notebooks", "shelf", "--only", "slow", cwd=tmp_path) as child:
-            wait_until((tmp_path / "began").exists)
+            wait_until((tmp_path / "began").exists, deadline_s=PATIENCE_S)
             child.send_signal(number)
             _, said = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == status
         assert b"Traceback" not in said
         assert (tmp_path / "reports" / "latest").resolve() == latest
-        assert survivors(str(tmp_path)) == []
+        assert processes_with(str(tmp_path)) == []
 
 
 def test_help_says_what_there_is(tmp_path: Path):

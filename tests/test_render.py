@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from procbench.errors import InvalidInputError
 from procbench.views.children import render_in_child, run_child
 from procbench.views.notebooks import read_notebook
 from procbench.views.render import EXIT_STATUS, RenderJob, child_environment, outcome_from_json, scratch_folder
+from tests.waiting import processes_with, wait_until
 
 PATIENCE_S = 60.0
 
@@ -47,34 +46,12 @@ def write(path: Path, *sources: str) -> Path:
     return path
 
 
-def carrying(marker: str) -> list[int]:
-    """Return the living processes with the marker in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                if marker.encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def wait_until(condition, what: str):
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        select.select([], [], [], 0.02)
-    return value
-
-
 @pytest.fixture
 def marker():
     """A word for command lines; no process that carries it survives the test."""
     word = f"procbench-test-{uuid.uuid4().hex}"
     yield word
-    left = carrying(word)
+    left = processes_with(word)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
@@ -112,7 +89,7 @@ child.join()"""
     outcome, _ = render_in_child(job, PATIENCE_S)
     assert (outcome.status, outcome.error, outcome.cell) == ("ok", "", None)
     assert outcome.strays == 2
-    assert carrying(marker) == []
+    assert processes_with(marker) == []
     text = printed(job.output)
     assert f"3 [1, 2] True {sys.executable} {scratch}" in text
     assert "tcp: [] unix: True" in text
@@ -133,7 +110,7 @@ def test_a_kernel_that_is_killed_is_told_apart_and_what_it_had_done_is_kept(tmp_
     outcome, _ = render_in_child(job, PATIENCE_S)
     assert (outcome.status, outcome.cell) == ("kernel_died", 3)
     assert printed(job.output) == "so far\n"
-    assert carrying(marker) == []
+    assert processes_with(marker) == []
 
 
 def test_a_cell_that_hangs_is_ended_by_its_limit(tmp_path, scratch):
@@ -186,12 +163,12 @@ def test_a_rendering_process_that_gets_a_signal_leaves_no_process(tmp_path, scra
     assert how in outcome.error
     assert printed(job.output) == "so far\n"
     if number != signal.SIGKILL:
-        assert carrying(marker) == []
+        assert processes_with(marker) == []
     else:  # the marker in the environment tells the orphans; the one that cleared its environment is the price
-        for pid in carrying(marker):
+        for pid in processes_with(marker):
             assert b"PROCBENCH" not in Path(f"/proc/{pid}/environ").read_bytes()
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not carrying(marker), "the last orphan's end")
+        wait_until(lambda: not processes_with(marker), "the last orphan's end", PATIENCE_S)
 
 
 def test_the_limit_ends_a_child_with_its_daemons(scratch, marker):
@@ -216,7 +193,7 @@ signal.pause()"""
     assert end.output == "up\n"
     assert waits == sorted(waits)
     assert len(waits) >= 2
-    assert carrying(marker) == []
+    assert processes_with(marker) == []
 
 
 def test_what_interrupts_the_waiting_ends_the_child_too(scratch, marker):
@@ -228,7 +205,7 @@ def test_what_interrupts_the_waiting_ends_the_child_too(scratch, marker):
     argv = [sys.executable, "-c", "import signal; signal.pause()", marker]
     with pytest.raises(KeyboardInterrupt):
         run_child(argv, job="", env=os.environ, folder=scratch, timeout_s=PATIENCE_S, on_wait=interrupt)
-    assert carrying(marker) == []
+    assert processes_with(marker) == []
 
 
 def test_a_rendering_process_ends_when_its_parent_is_killed(tmp_path, scratch, marker):
@@ -243,12 +220,14 @@ subprocess.run([sys.executable, "-P", "-m", "procbench.views.render"], stdin=ope
     env = child_environment(scratch, os.environ)
     parent = subprocess.Popen([sys.executable, "-c", source, str(tmp_path / "job")], env=env)
     try:
-        wait_until(ready.exists, "the notebook's last cell")
+        wait_until(ready.exists, "the notebook's last cell", PATIENCE_S)
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not carrying(marker) and not carrying(str(scratch)), "the end of the orphans")
-    wait_until(lambda: not scratch.exists(), "the removal of the sockets")
+    wait_until(
+        lambda: not processes_with(marker) and not processes_with(str(scratch)), "the end of the orphans", PATIENCE_S
+    )
+    wait_until(lambda: not scratch.exists(), "the removal of the sockets", PATIENCE_S)
     assert not job.output.exists()
 
 

@@ -7,13 +7,11 @@ import itertools
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +29,7 @@ from procbench.views.notebooks import read_notebook
 from procbench.views.progress import ProgressEvent, for_people, progress_bar, time_left
 from procbench.views.report import build_report
 from procbench.views.terminal import without_colours
+from tests.waiting import processes_with, wait_until
 
 PATIENCE_S = 60.0
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -75,27 +74,6 @@ def write(path: Path, *sources: str, tags: dict[int, str] | None = None) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), str(path))
     return path
-
-
-def wait_until(condition, what: str):
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        select.select([], [], [], 0.02)
-    return value
-
-
-def carrying(marker: str) -> list[str]:
-    """Return the living processes with the marker in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                found += [entry.name] if marker.encode() in (entry / "cmdline").read_bytes() else []
-            except OSError:
-                continue
-    return found
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -295,7 +273,7 @@ def test_a_hanging_notebook_is_ended_by_its_limit_and_shown_and_is_no_result(tmp
     (row,) = report.rows
     assert row.status == "timed_out"
     assert report.exit_status == 1
-    assert carrying(marker) == []
+    assert processes_with(marker) == []
     page = (report.path / row.page).read_text()
     assert "ran out of time" in page
     assert "limit of 8 s" in page
@@ -322,14 +300,18 @@ from procbench.views.report import build_report
 build_report([Path({str(notebook)!r})], out_root=Path({str(root)!r}))"""
     reporter = subprocess.Popen([sys.executable, "-c", source], start_new_session=True)
     try:
-        wait_until(ready.exists, "the notebook's cell")
+        wait_until(ready.exists, "the notebook's cell", PATIENCE_S)
         (remains,) = root.glob(".building-*")
         during = build_report([], out_root=root, host="during")
         assert remains.is_dir(), "a living reporter's folder was removed"
     finally:
         reporter.send_signal(signal.SIGKILL)
         reporter.wait()
-    wait_until(lambda: not carrying(marker) and not carrying("procbench.views.render"), "the end of the orphans")
+    wait_until(
+        lambda: not processes_with(marker) and not processes_with("procbench.views.render"),
+        "the end of the orphans",
+        PATIENCE_S,
+    )
     assert snapshot(first.path) == before
     assert (root / "latest").resolve() == during.path
     assert remains.is_dir()
