@@ -17,6 +17,9 @@ from procbench.errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
 
+RUN_COLUMNS = ("experiment", "recorded_at", "host_id", "run_id")
+"""Columns that :meth:`LoadedRuns.frame` puts before the recorded ones, which therefore may not be called so."""
+
 GIT_TIMEOUT_S = 5.0
 """A git that waits longer, on a dead network drive for instance, is not worth waiting for."""
 
@@ -116,7 +119,7 @@ class LoadedRuns:
             raise InvalidInputError(f"no run comes from host {host_id!r}; there are: {', '.join(self.host_ids) or '-'}")
         parts = [_with_run_columns(run) for run in self.runs if host_id in {None, run.host_id}]
         if not parts:
-            return pd.DataFrame(columns=["experiment", "recorded_at", "host_id", "run_id"])
+            return pd.DataFrame(columns=list(RUN_COLUMNS))
         return pd.concat(parts, ignore_index=True)
 
 
@@ -155,5 +158,5 @@ def _with_run_columns(run: RecordedRun) -> pd.DataFrame:
     """Put the run's own columns before those of its trials."""
     import pandas as pd
 
-    own = {"experiment": run.experiment, "recorded_at": run.recorded_at, "host_id": run.host_id, "run_id": run.run_id}
+    own = {column: getattr(run, column) for column in RUN_COLUMNS}
     return pd.concat([pd.DataFrame(own, index=run.trials.index), run.trials], axis="columns")

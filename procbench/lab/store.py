@@ -23,16 +23,13 @@ from procbench.errors import DamagedRunError, InvalidInputError, NewerSchemaErro
 from procbench.lab.files import write_atomically
 from procbench.lab.host import HostFacts
 from procbench.lab.names import safe_name
-from procbench.lab.runs import LoadedRuns, RecordedRun, git_revision, own_version
+from procbench.lab.runs import RUN_COLUMNS, LoadedRuns, RecordedRun, git_revision, own_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
 """Raised when a reader of the older version would misread a file; files of all older versions stay readable."""
-
-RUN_COLUMNS = ("experiment", "recorded_at", "host_id", "run_id")
-"""Columns that :meth:`LoadedRuns.frame` puts before the recorded ones, which therefore may not be called so."""
 
 QUARANTINE = "quarantine"
 """Folder beside the runs that damaged files are moved to."""
@@ -76,7 +73,7 @@ class Store:
         Cost: a few milliseconds, and two flushes of the disk.
 
         Args:
-            frame: The trials, tidy; its index is not kept. Names in :data:`RUN_COLUMNS` are taken.
+            frame: The trials, tidy; its index is not kept. Names in :data:`procbench.lab.runs.RUN_COLUMNS` are taken.
             experiment: What was measured; any text.
             host: The host that it was measured on.
             parameters: What the experiment was run with; plain JSON values, and no secrets.
