@@ -11,7 +11,6 @@ A ``deque``'s append, pop and popleft are one atomic call each, which makes it w
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import signal
 import threading
@@ -28,13 +27,8 @@ from procbench.errors import (
     QueueEmptyError,
     QueueFullError,
     QueueShutDownError,
-    SpawnError,
-    SpawnLimitError,
 )
 from procbench.io.command import Argument
-from procbench.io.runner import Limits
-from procbench.io.spawn import INHERIT, NULL
-from procbench.io.streams import CAPTURE
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.settings import RunSettings
@@ -45,10 +39,6 @@ _log = logging.getLogger(__name__)
 
 # A worker that takes more than this at once would let the order of the tasks depend on who is fast.
 _LARGEST_BATCH: Final = 32
-# While no process or descriptor is left: soon enough to take what a child of some milliseconds gives back, and seldom enough
-# not to get in its way.
-_FIRST_PAUSE_S: Final = 0.005
-_LONGEST_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +84,6 @@ class WorkStealingScheduler:
         self._injector: TaskQueue[TaskFuture] = TaskQueue(self.settings.queue_size)
         self._idle: deque[Worker] = deque()
         self._own = threading.local()
-        self._limits = Limits(
-            self.settings.timeout,
-            self.settings.max_output_bytes,
-            self.settings.kill_grace_s,
-            self.settings.drain_grace_s,
-        )
         self._closed = False
         self._cancelling = False
         self._submitted = self._cancelled_waiting = 0
@@ -107,7 +91,7 @@ class WorkStealingScheduler:
         self._workers: list[Worker] = []
         try:
             for number in range(self.settings.worker_count):
-                self._workers.append(Worker(number))
+                self._workers.append(Worker(number, self.settings))
             for worker in self._workers:
                 name = f"procbench-worker-{worker.number}"
                 # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
@@ -338,38 +322,15 @@ class WorkStealingScheduler:
             return
         worker.running = True
         try:
-            result = self._execute(worker, future)
+            result = worker.execute(future)
         except BaseException as error:
             worker.running = False
             worker.outcomes["failed"] += 1
-            _settle(future, functools.partial(future.set_exception, error))
+            _settle(future, future.set_exception, error)
             return
         worker.running = False
         worker.outcomes[result.outcome] += 1
-        _settle(future, functools.partial(future.set_result, result))
-
-    def _execute(self, worker: Worker, future: TaskFuture) -> TaskResult:
-        task = future.task
-        stream = CAPTURE if self.settings.capture else NULL if self.settings.discard else INHERIT
-        limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
-        give_up_s = pause_s = 0.0
-        while True:
-            try:
-                fields = worker.runner.run(
-                    task.argv, limits=limits, data=task.stdin, stdout=stream, stderr=stream, cwd=task.cwd, env=task.env
-                )
-            except SpawnLimitError as error:
-                # The system has no process or descriptor left for now. The task stays ours; children that end make room.
-                now = time.monotonic()
-                give_up_s = give_up_s or now + self.settings.spawn_patience_s
-                if now >= give_up_s or worker.runner.stop_asked:
-                    return TaskResult.not_started(task, error, future.submitted_ns, worker.number, future.stolen_from)
-                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-                worker.runner.pause(pause_s)
-            except SpawnError as error:
-                return TaskResult.not_started(task, error, future.submitted_ns, worker.number, future.stolen_from)
-            else:
-                return TaskResult(*fields, task, None, future.submitted_ns, worker.number, future.stolen_from)  # type: ignore[call-arg]
+        _settle(future, future.set_result, result)
 
     # --- who sleeps, who is done --------------------------------------------------------------------------------
 
@@ -404,10 +365,10 @@ class WorkStealingScheduler:
                 self._cancelled_waiting += 1
 
 
-def _settle(future: TaskFuture, end: Callable[[], object]) -> None:
+def _settle(future: TaskFuture, end: Callable[..., object], *how: object) -> None:
     """Bring a future to its end, which calls its callbacks."""
     try:
-        end()
+        end(*how)
     except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
         _log.exception("a callback of task %s raised", future.task.id)
 

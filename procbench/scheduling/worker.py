@@ -1,14 +1,26 @@
-"""One worker thread's share of the scheduler: its queue, its runner, its counts."""
+"""One worker thread's share of the scheduler: its queue, how it runs a command, its counts."""
 
 from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
-from procbench.io.runner import ChildRunner
+from procbench.errors import SpawnError, SpawnLimitError
+from procbench.io.runner import ChildRunner, Limits
+from procbench.io.spawn import INHERIT, NULL
+from procbench.io.streams import CAPTURE
 from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.task import TaskResult
+
+# While no process or descriptor is left: soon enough to take what a child of some milliseconds gives back, and seldom enough
+# not to get in its way.
+_FIRST_PAUSE_S: Final = 0.005
+_LONGEST_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +59,13 @@ class Worker:
         moving: Whether a task may be in its hands, in no queue.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, settings: RunSettings) -> None:
         self.number = number
+        self._limits = Limits(
+            settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
+        )
+        self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
+        self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
         self.runner = ChildRunner(stoppable=True)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
@@ -72,3 +89,26 @@ class Worker:
             queued=len(self.local),
             running=self.running,
         )
+
+    def execute(self, future: TaskFuture) -> TaskResult:
+        """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
+        task, stream = future.task, self._stream
+        limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
+        give_up_s = pause_s = 0.0
+        while True:
+            try:
+                fields = self.runner.run(
+                    task.argv, limits=limits, data=task.stdin, stdout=stream, stderr=stream, cwd=task.cwd, env=task.env
+                )
+            except SpawnLimitError as error:
+                # The system has no process or descriptor left for now. The task stays ours; children that end make room.
+                now = time.monotonic()
+                give_up_s = give_up_s or now + self._patience_s
+                if now >= give_up_s or self.runner.stop_asked:
+                    return TaskResult.not_started(task, error, future.submitted_ns, self.number, future.stolen_from)
+                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                self.runner.pause(pause_s)
+            except SpawnError as error:
+                return TaskResult.not_started(task, error, future.submitted_ns, self.number, future.stolen_from)
+            else:
+                return TaskResult(*fields, task, None, future.submitted_ns, self.number, future.stolen_from)  # type: ignore[call-arg]
