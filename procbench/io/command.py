@@ -19,6 +19,7 @@ from procbench.errors import (
 Argument = str | bytes | os.PathLike[str]
 """What an argv may hold."""
 
+_TEXT = (str, bytes)
 _RESOLVED_FOR_S = 1.0
 _CACHED_PROGRAMS = 256
 
@@ -36,7 +37,7 @@ def encode_arguments(argv: Sequence[Argument]) -> list[bytes]:
         CommandArgumentError: It is empty, or an argument holds a NUL.
         TypeError: An argument is neither str, bytes nor a path.
     """
-    if isinstance(argv, str | bytes):
+    if isinstance(argv, _TEXT):
         raise InvalidInputError(
             f"argv must be a list such as ['gzip', 'file'], not the string {argv!r}; split it with shlex.split()"
         )
@@ -53,8 +54,8 @@ def encode_arguments(argv: Sequence[Argument]) -> list[bytes]:
 _encoded: tuple[dict[str | bytes, str | bytes], ctypes.Array[ctypes.c_char_p]] | None = None
 
 
-def encode_environment(env: Mapping[str, str] | None, program: str) -> ctypes.Array[ctypes.c_char_p]:
-    """Return ``envp``; ``None`` means this process's environment as it is now.
+def encode_environment(env: Mapping[str, str] | None, argv: Sequence[Argument]) -> ctypes.Array[ctypes.c_char_p]:
+    """Return ``envp`` for ``argv``; ``None`` means this process's environment as it is now.
 
     The last one is kept, because comparing thirty variables costs a tenth of converting them.
 
@@ -73,7 +74,7 @@ def encode_environment(env: Mapping[str, str] | None, program: str) -> ctypes.Ar
         name, text = os.fsencode(key), os.fsencode(value)
         if 0 in name or 0 in text or b"=" in name or not name:
             hint = f"environment variable {name[:40]!r} has an empty name, a NUL, or '=' in its name"
-            raise CommandArgumentError(errno.EINVAL, "resolve", program, hint)
+            raise CommandArgumentError(errno.EINVAL, "resolve", program_name(argv), hint)
         entries.append(name + b"=" + text)
     pointers = (ctypes.c_char_p * (len(entries) + 1))(*entries)
     _encoded = (snapshot, pointers)

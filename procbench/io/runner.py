@@ -161,11 +161,10 @@ class ChildRunner:
         pipes = Pipes()
         try:
             try:
-                pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
+                to_child = pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
             except OSError as error:
                 raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
-            to_stdin, to_stdout, to_stderr = pipes.streams
-            child = spawn(argv, cwd=cwd, env=env, stdin=to_stdin, stdout=to_stdout, stderr=to_stderr, spare=self._spare)
+            child = spawn(argv, cwd, env, *to_child, spare=self._spare)
             watch = None
             try:
                 pipes.close_child_ends()
@@ -186,43 +185,26 @@ class ChildRunner:
 class _Watch:
     """Looks after one running child: moves its bytes, ends it when its time is up, reaps it."""
 
-    __slots__ = (
-        "_address",
-        "_cancelled",
-        "_child",
-        "_count",
-        "_deadline_s",
-        "_ended_ns",
-        "_held",
-        "_kill_at_s",
-        "_limits",
-        "_phase",
-        "_pipes",
-        "_polled",
-        "_returncode",
-        "_runner",
-        "_started_ns",
-        "_timed_out",
-        "reaped",
-    )
+    # How it stands with a child that nothing has happened to yet; what most children never need is never stored.
+    reaped = False
+    _ended_ns = 0
+    _returncode: int | None = None
+    _timed_out = _cancelled = _held = False
+    _phase: StopPhase | None = None
+    _deadline_s = math.inf
+    _kill_at_s = 0.0
 
     def __init__(self, runner: ChildRunner, child: Child, pipes: Pipes, limits: Limits, started_ns: int) -> None:
         self._runner = runner
         self._polled = runner._polled
-        self._address = runner._address
         self._child = child
         self._pipes = pipes
         self._limits = limits
         self._started_ns = started_ns
-        self._ended_ns = 0
-        self._returncode: int | None = None
-        self._timed_out = self._cancelled = self._held = False
-        self._phase: StopPhase | None = None
-        self._deadline_s = math.inf if limits.timeout is None else started_ns / _SECOND_NS + limits.timeout
-        self._kill_at_s = 0.0
-        self.reaped = False
         self._polled[EXIT].fd = child.pidfd
         self._count = _WITHOUT_PIPES if pipes.empty else len(self._polled)
+        if limits.timeout is not None:
+            self._deadline_s = started_ns / _SECOND_NS + limits.timeout
 
     def until_end(self) -> None:
         """Return when the child is reaped and its pipes are drained."""
@@ -245,15 +227,16 @@ class _Watch:
         self._reap()
 
     def _loop(self) -> None:
+        runner = self._runner
         while not self._ended_ns or self._pipes.reading:
-            if self._runner.stop_asked is not None and not self._ended_ns:
-                self._obey(self._runner.stop_asked)
+            if runner.stop_asked is not None and not self._ended_ns:
+                self._obey(runner.stop_asked)
             wait_ms = -1
             if self._deadline_s != math.inf:
                 wait_ms = min(max(0, math.ceil((self._deadline_s - time.monotonic()) * 1000)), _LONGEST_POLL_MS)
             if self._count > _WITHOUT_PIPES:
                 self._pipes.show_to(self._polled)
-            if linux.poll(self._address, self._count, wait_ms) > 0:
+            if linux.poll(runner._address, self._count, wait_ms) > 0:
                 self._serve()
             if wait_ms >= 0 and time.monotonic() >= self._deadline_s and self._advance():
                 return
@@ -309,7 +292,7 @@ class _Watch:
         if not self._ended_ns:
             self._advance_to("kill")
             self._polled[EXIT].fd = self._child.pidfd
-            linux.poll(self._address, 1, int(_ABANDON_AFTER_S * 1000))
+            linux.poll(self._runner._address, 1, int(_ABANDON_AFTER_S * 1000))
             self._ended_ns = time.monotonic_ns()
 
     def _reap(self) -> None:

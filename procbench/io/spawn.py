@@ -62,12 +62,12 @@ class Child(NamedTuple):
 
 def spawn(
     argv: Sequence[Argument],
-    *,
     cwd: Argument | None = None,
     env: Mapping[str, str] | None = None,
     stdin: int | None = NULL,
     stdout: int | None = INHERIT,
     stderr: int | None = INHERIT,
+    *,
     pass_fds: Sequence[int] = (),
     new_group: bool = True,
     spare: Spare | None = None,
@@ -96,30 +96,29 @@ def spawn(
         SpawnError: Any other refusal (ENOEXEC, E2BIG, ...). No child and no descriptor is left in any of these cases.
     """
     arguments = encode_arguments(argv)
-    program = program_name(argv)
-    environment = encode_environment(env, program)
+    environment = encode_environment(env, argv)
     directory = os.fsencode(cwd) if cwd is not None else None
     path = resolve(arguments[0], env, directory)
+    streams = (stdin, stdout, stderr)
     if not linux.HAS_POSIX_SPAWN:
-        streams = (stdin, stdout, stderr)
         return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
     borrowed: list[int] = []
     held = spare or Spare()
     try:
         held.take()
-        streams = _above_standard((stdin, stdout, stderr), borrowed)
-        actions = _file_actions(streams, tuple(pass_fds), directory)
+        actions = _file_actions(streams, tuple(pass_fds), directory, borrowed)
         pid, code = _call(path, actions, new_group, arguments, environment)
         if code == errno.ENOENT and path != arguments[0]:
             forget_resolved()  # it was there within the last second: look again before giving up
             path = resolve(arguments[0], env, directory)
             pid, code = _call(path, actions, new_group, arguments, environment)
         if code:
-            raise _explain(code, program, path, directory)
-        return Child(pid, _open_pidfd(pid, held, program))
+            raise _explain(code, program_name(argv), path, directory)
+        return Child(pid, _open_pidfd(pid, held, argv))
     except OSError as error:
         if isinstance(error, ProcbenchError):
             raise
+        program = program_name(argv)
         raise SpawnLimitError(error.errno or errno.EMFILE, "limits", program, "no descriptor is left") from error
     finally:
         for fd in borrowed:
@@ -193,7 +192,7 @@ def end_at_once(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
+def _open_pidfd(pid: int, spare: Spare, argv: Sequence[Argument]) -> int:
     """Open the running child's pidfd in the spare's place; should another thread snatch that, children that end make room."""
     for attempt in range(_PIDFD_TRIES):
         try:
@@ -212,6 +211,7 @@ def _open_pidfd(pid: int, spare: Spare, program: str) -> int:
         raise UnsupportedError(
             errno.ENOSYS, "pidfd_open(2) is missing; procbench needs Linux 5.3 or newer"
         ) from failure
+    program = program_name(argv)
     raise SpawnLimitError(failure.errno or errno.EMFILE, "limits", program, "it was ended again") from failure
 
 
@@ -234,12 +234,15 @@ def _above_standard(streams: _Streams, borrowed: list[int]) -> _Streams:
     return moved[0], moved[1], moved[2]
 
 
-def _file_actions(streams: _Streams, pass_fds: tuple[int, ...], directory: bytes | None) -> linux.FileActions:
+def _file_actions(
+    streams: _Streams, pass_fds: tuple[int, ...], directory: bytes | None, borrowed: list[int]
+) -> linux.FileActions:
     """Return the actions for these descriptors, from the cache: pipes get the same few numbers over and over."""
     key = (streams, pass_fds, directory)
     found = _actions.get(key)
     if found is not None:
         return found
+    streams = _above_standard(streams, borrowed)
     actions = linux.FileActions()
     for target, source in enumerate(streams):
         if source == NULL:
@@ -258,9 +261,10 @@ def _file_actions(streams: _Streams, pass_fds: tuple[int, ...], directory: bytes
     actions.close_from(lowest)
     if directory is not None:
         actions.enter(directory)
-    if len(_actions) >= _CACHED_ACTIONS:
-        _actions.clear()
-    _actions[key] = actions
+    if not borrowed:  # a copy's number means something else the next time
+        if len(_actions) >= _CACHED_ACTIONS:
+            _actions.clear()
+        _actions[key] = actions
     return actions
 
 
@@ -319,4 +323,4 @@ def _spawn_with_subprocess(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     process.returncode = 0  # Popen must neither reap the child nor warn about it: its pidfd is what counts from here
-    return Child(process.pid, _open_pidfd(process.pid, Spare(), program))
+    return Child(process.pid, _open_pidfd(process.pid, Spare(), arguments))

@@ -8,7 +8,6 @@ import os
 from typing import Final
 
 from procbench import linux
-from procbench.io.spawn import INHERIT, NULL
 from procbench.memory.buffers import ReadBuffer
 
 CAPTURE: Final = -1
@@ -127,19 +126,19 @@ class Feed:
 class Pipes:
     """The parent's and the child's ends of one child's pipes; all of them are closed whatever happens."""
 
-    __slots__ = ("_child_ends", "err", "feed", "out", "streams")
+    feed: Feed | None = None
+    out: Intake | None = None
+    err: Intake | None = None
 
     def __init__(self) -> None:
         self._child_ends: list[int] = []
-        self.feed: Feed | None = None
-        self.out: Intake | None = None
-        self.err: Intake | None = None
-        self.streams: tuple[int | None, int | None, int | None] = (NULL, INHERIT, INHERIT)
 
     def open(
         self, data: Data | None, stdin: int | None, stdout: int | None, stderr: int | None, cap_bytes: int | None
-    ) -> None:
-        """Open what a child with these streams needs; a stream that is no pipe is passed on as it is."""
+    ) -> tuple[int | None, int | None, int | None]:
+        """Open what a child with these streams needs and return what it gets; a stream that is no pipe is left as it is."""
+        if data is None and CAPTURE not in (stdout, stderr):
+            return stdin, stdout, stderr
         if data is not None:
             view = memoryview(data).cast("B")  # refuses text before anything is open
             stdin, write_end = linux.pipe_to_child()
@@ -153,7 +152,7 @@ class Pipes:
             read_end, stderr = linux.pipe_from_child()
             self._child_ends.append(stderr)
             self.err = Intake(read_end, cap_bytes)
-        self.streams = (stdin, stdout, stderr)
+        return stdin, stdout, stderr
 
     @property
     def reading(self) -> bool:

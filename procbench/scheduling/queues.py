@@ -24,12 +24,16 @@ class TaskQueue(Generic[T]):
 
     Args:
         maxsize: Most items that wait; at least 1.
+
+    Attributes:
+        accepted: Items that were put in so far.
     """
 
     def __init__(self, maxsize: int) -> None:
         if maxsize < 1:
             raise InvalidInputError(f"maxsize is {maxsize}; a bounded queue holds at least 1")
         self.maxsize = maxsize
+        self.accepted = 0
         self._items: deque[T] = deque()
         self._permits: deque[None] = deque(repeat(None, maxsize))
         self._getters: deque[threading.Lock] = deque()
@@ -53,11 +57,13 @@ class TaskQueue(Generic[T]):
         with self._gate:  # what is in when the queue is shut down will be delivered, and nothing comes after
             accepted = not self._is_shut_down
             if accepted:
+                self.accepted += 1
                 self._items.append(item)
         if not accepted:
             self._permits.append(None)
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
-        _wake_one(self._getters)
+        if self._getters:
+            _wake_one(self._getters)
 
     def get_nowait(self) -> T:
         """Take the oldest item.
@@ -73,7 +79,8 @@ class TaskQueue(Generic[T]):
                 raise QueueShutDownError("the queue was shut down and is empty") from None
             raise QueueEmptyError("the queue is empty") from None
         self._permits.append(None)
-        _wake_one(self._putters)
+        if self._putters:
+            _wake_one(self._putters)
         return item
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:

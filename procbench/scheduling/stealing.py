@@ -25,7 +25,6 @@ from typing import Final, Self
 from procbench.errors import (
     ClosedError,
     QueueEmptyError,
-    QueueFullError,
     QueueShutDownError,
 )
 from procbench.io.command import Argument
@@ -86,7 +85,7 @@ class WorkStealingScheduler:
         self._own = threading.local()
         self._closed = False
         self._cancelling = False
-        self._submitted = self._cancelled_waiting = 0
+        self._cancelled_waiting = 0
         self._count_lock = threading.Lock()
         self._workers: list[Worker] = []
         try:
@@ -128,17 +127,12 @@ class WorkStealingScheduler:
             worker.local.append(future)
             worker.submitted += 1
         else:
-            with self._count_lock:
-                self._submitted += 1
             try:
                 self._injector.put(future, block, timeout)
-            except (QueueFullError, QueueShutDownError, ValueError) as error:
-                with self._count_lock:
-                    self._submitted -= 1
-                if isinstance(error, QueueShutDownError):
-                    raise ClosedError("the scheduler was shut down; make a new one") from None
-                raise
-        self._unpark_one()
+            except QueueShutDownError:
+                raise ClosedError("the scheduler was shut down; make a new one") from None
+        if self._idle:
+            self._unpark_one()
         return future
 
     def map(self, tasks: Iterable[ProcessTask | Sequence[Argument]]) -> Iterator[TaskResult]:
@@ -212,7 +206,7 @@ class WorkStealingScheduler:
         workers = tuple(worker.statistics() for worker in self._workers)
         outcomes = [dict(worker.outcomes) for worker in self._workers]
         return SchedulerStatistics(
-            submitted=self._submitted + sum(worker.submitted for worker in self._workers),
+            submitted=self._injector.accepted + sum(worker.submitted for worker in self._workers),
             succeeded=sum(o["succeeded"] for o in outcomes),
             failed=sum(o["failed"] for o in outcomes),
             timed_out=sum(o["timed_out"] for o in outcomes),

@@ -18,6 +18,8 @@ Outcome = Literal["succeeded", "failed", "timed_out", "cancelled"]
 
 _ids = itertools.count(1)
 _SECOND_NS = 1_000_000_000
+_TEXT = (str, bytes)
+_BYTES = (bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,9 @@ class ProcessTask:
     created_ns: int = field(default_factory=time.monotonic_ns)
 
     def __post_init__(self) -> None:
-        if isinstance(self.argv, str | bytes):
+        if isinstance(self.argv, _TEXT):
             raise InvalidInputError(f"argv must be a list such as ['gzip', 'file'], not the string {self.argv!r}")
-        if self.stdin is not None and not isinstance(self.stdin, bytes | bytearray | memoryview):
+        if self.stdin is not None and not isinstance(self.stdin, _BYTES):
             raise InvalidInputError(f"stdin is {type(self.stdin).__name__}; it must be bytes, such as text.encode()")
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
