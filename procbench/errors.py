@@ -44,6 +44,50 @@ class QueueShutDownError(ClosedError):
     """The queue was shut down: nothing can be put, or nothing is left to get."""
 
 
+class BufferPoolError(ProcbenchError):
+    """Above what a buffer pool refuses."""
+
+
+class PoolExhaustedError(BufferPoolError, BlockingIOError):
+    """Every buffer of the pool is out and the caller would not, or no longer, wait."""
+
+
+class BufferSizeError(BufferPoolError, ValueError):
+    """More bytes were asked for than the pool's buffers have."""
+
+
+class ForeignBufferError(BufferPoolError, ValueError):
+    """The buffer belongs to another pool."""
+
+
+class DoubleReleaseError(BufferPoolError, RuntimeError):
+    """The buffer was released already; releasing it again would have given it to two borrowers at once."""
+
+
+class BufferReleasedError(BufferPoolError, ValueError):
+    """The buffer was released; its memory may belong to somebody else by now."""
+
+
+class BufferInUseError(BufferPoolError, BufferError):
+    """A view of the buffer, or a slice of one, is still alive; drop it before the memory can go to somebody else."""
+
+
+class MappingError(ProcbenchError, OSError):
+    """The kernel refused a memory mapping; ``errno`` says why."""
+
+
+class MappingTruncatedError(MappingError):
+    """A mapped file became shorter than the mapping, so that part of it is no longer there (no SIGBUS: it was seen in time)."""
+
+
+class MappingLentError(MappingError, BufferError):
+    """The mapping's pages stand in a pipe, or somebody holds a view of them; what was asked would change them there."""
+
+
+class MappingSealedError(MappingError, PermissionError):
+    """The mapping is sealed or read-only; nothing can be written to it."""
+
+
 class SpawnError(ProcbenchError, OSError):
     """A child could not be started. Nothing was left behind: no process, no descriptor.
 
