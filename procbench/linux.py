@@ -96,7 +96,13 @@ _pipe2 = _held.pipe2
 _pipe2.argtypes = [ctypes.c_void_p, ctypes.c_int]
 _fcntl = _held.fcntl
 _fcntl.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
+_F_GETFD = 1
 _F_SETFL = 4
+
+
+def is_open(fd: int) -> bool:
+    """Return whether this process has such a descriptor."""
+    return bool(_fcntl(fd, _F_GETFD, 0) != -1)
 
 
 def pipe_from_child() -> tuple[int, int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import errno
 import os
 import pickle
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +29,7 @@ from procbench.errors import (
     SpawnLimitError,
 )
 from procbench.io import spawn as spawn_module
+from procbench.io.clone import FROM_NULL, Cloner, usable
 from procbench.io.command import forget_resolved
 from procbench.io.spawn import INHERIT, NULL, TO_STDOUT, Child, spawn
 from tests.waiting import ROOT, SYSTEM_PYTHON, run_python
@@ -33,14 +37,27 @@ from tests.waiting import ROOT, SYSTEM_PYTHON, run_python
 OPEN_FDS = """i=0; while [ $i -lt 99 ]; do [ -e /proc/self/fd/$i ] && printf '%s ' $i; i=$((i+1)); done"""
 
 
-@pytest.fixture(params=["posix_spawn", "subprocess"])
+@pytest.fixture(params=["clone", "posix_spawn", "subprocess"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to start a child: libc's posix_spawn, and the way back through the standard library."""
+    """All ways to start a child: clone on kept memory, libc's posix_spawn, and the way back through the standard library."""
     if request.param == "subprocess":
         monkeypatch.setattr(linux, "HAS_POSIX_SPAWN", False)
     elif not linux.HAS_POSIX_SPAWN:
         pytest.skip("this libc lacks posix_spawn's newer file actions")
+    if request.param == "clone":
+        request.getfixturevalue("cloner")
     return request.param
+
+
+@pytest.fixture
+def cloner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloner]:
+    """What every ``spawn`` of the test starts its children with."""
+    if not usable():
+        pytest.skip("no clone on kept memory with this processor or libc")
+    kept = Cloner()
+    monkeypatch.setitem(globals(), "spawn", partial(spawn, cloner=kept))
+    yield kept
+    kept.close()
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +198,7 @@ from procbench import linux
 from procbench.errors import SpawnLimitError
 from procbench.io.process import run
 
-linux.HAS_POSIX_SPAWN = linux.HAS_POSIX_SPAWN and sys.argv[1] == "posix_spawn"
+linux.HAS_POSIX_SPAWN = linux.HAS_POSIX_SPAWN and sys.argv[1] != "subprocess"
 run(["true"], input=b"", capture_output=True)  # what is loaded at first use is loaded
 before = set(os.listdir("/proc/self/fd"))
 free = os.open("/dev/null", os.O_RDONLY); os.close(free)
@@ -286,9 +303,11 @@ def test_the_child_starts_with_default_signals(way: str) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1, signal.SIGTERM})
 
 
-@pytest.mark.skipif(not linux.HAS_POSIX_SPAWN, reason="subprocess puts back SIGPIPE and SIGXFSZ only")
-def test_what_this_process_ignores_the_child_does_not() -> None:
+def test_what_this_process_ignores_the_child_does_not(way: str) -> None:
     """A parent that ignores SIGTERM or SIGCHLD has children that can be ended and that can wait for their own."""
+    if way == "subprocess":
+        pytest.skip("subprocess puts back SIGPIPE and SIGXFSZ only")
+    assert masks_of_child()["SigIgn"] == 0  # the memory that clone keeps knows nothing of the signals below yet
     ignored = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGRTMIN)
     before = {number: signal.getsignal(number) for number in ignored}
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -378,7 +397,7 @@ SWAPPED = """
 import os, sys
 from procbench import linux
 from procbench.io.spawn import spawn
-linux.HAS_POSIX_SPAWN = linux.HAS_POSIX_SPAWN and sys.argv[1] == "posix_spawn"
+linux.HAS_POSIX_SPAWN = linux.HAS_POSIX_SPAWN and sys.argv[1] != "subprocess"
 places = [None if place == "x" else int(place) for place in sys.argv[3:]]
 folder = sys.argv[2]
 saved = [os.dup(fd) for fd in (0, 1, 2)]
@@ -457,6 +476,101 @@ def test_a_program_that_was_just_written_starts(
     path, writer = busy_program
     monkeypatch.setattr(spawn_module, "time", SimpleNamespace(sleep=lambda _: writer.close()))
     assert reap(spawn([path])) == 0
+
+
+# --- clone on kept memory ----------------------------------------------------------------------------------------
+
+
+def test_kept_memory_serves_any_number_of_children(cloner: Cloner) -> None:
+    """Children that start, that cannot be exec'ed, with and without pipes, alternate on the same memory."""
+    null_fd = cloner.null_fd()
+    for number in range(300):
+        assert output_of(["echo", str(number)]) == b"%d\n" % number
+        assert reap(spawn(["false"])) == 1
+        with pytest.raises(ProgramNotFoundError):
+            spawn(["/no/such/program"])
+        assert reap(spawn(["sh", "-c", "exit 7"], stdout=NULL, stderr=TO_STDOUT)) == 7
+    assert cloner.null_fd() == null_fd
+
+
+def test_another_thread_may_go_on_with_a_cloner(cloner: Cloner) -> None:
+    """errno is each thread's own: a failure is read where the thread that starts the child has it."""
+    caught: list[int | None] = []
+
+    def start() -> None:
+        for path in ("/no/such/program", "/etc/passwd", "/no/such/program"):
+            try:
+                spawn([path])
+            except SpawnError as error:
+                caught.append(error.errno)
+
+    for _ in range(3):
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+    assert caught == [errno.ENOENT, errno.EACCES, errno.ENOENT] * 3
+
+
+def test_a_child_that_was_cloned_has_this_processs_handlers_no_more(cloner: Cloner) -> None:
+    """A signal that is caught here, and changed between two children, ends the child as the default says."""
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        for handler in (signal.SIG_IGN, lambda *_: None, signal.SIG_DFL):
+            signal.signal(signal.SIGUSR2, handler)
+            assert reap(spawn(["sh", "-c", "kill -USR2 $$; exit 3"])) == -signal.SIGUSR2
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_descriptor_that_is_not_open_is_an_error_not_ours_instead(way: str) -> None:
+    """A closed descriptor given as standard output is refused; the child never writes to this process's own."""
+    if way == "subprocess":
+        pytest.skip("subprocess looks at its descriptors in the child")
+    with pytest.raises(SpawnError) as caught:
+        spawn(["echo", "astray"], stdout=900)
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("name", ["EAGAIN", "ENOMEM"])
+def test_no_process_for_a_clone_is_a_limit(name: str, tmp_path: Path) -> None:
+    """L20: what clone refuses for want of a process or memory leaves no descriptor, and the next child starts."""
+    if not usable() or shutil.which("strace") is None:
+        pytest.skip("no clone on kept memory with this processor or libc, or no strace")
+    code = """
+import os
+from procbench.errors import SpawnLimitError
+from procbench.io.clone import Cloner
+from procbench.io.spawn import NULL, spawn
+cloner = Cloner()
+cloner.null_fd()
+before = os.listdir("/proc/self/fd")
+try:
+    spawn(["true"], stdout=NULL, cloner=cloner)
+except SpawnLimitError as error:
+    print(error.errno, error.stage)
+assert os.listdir("/proc/self/fd") == before
+child = spawn(["true"], stdout=NULL, cloner=cloner)
+print(os.waitpid(child.pid, 0)[1])
+"""
+    trace = ("strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", "trace=clone")
+    inject = ("-e", f"inject=clone:error={name}:when=1")
+    assert run_python(code, before=(*trace, *inject)).split() == [str(getattr(errno, name)), "limits", "0"]
+
+
+@pytest.mark.skipif(not usable(), reason="no clone on kept memory with this processor or libc")
+def test_sources_are_connected_in_order(tmp_path: Path) -> None:
+    """Standard error given as 1 is what standard output became, and FROM_NULL is /dev/null."""
+    cloner = Cloner()
+    out = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    vector = (ctypes.c_char_p * 4)(b"sh", b"-c", b"echo a; echo b >&2; readlink /proc/self/fd/0", None)
+    environment = (ctypes.c_char_p * 1)(None)
+    arrays = ctypes.addressof(vector), ctypes.addressof(environment)
+    pid, pidfd, code = cloner.start(b"/bin/sh", arrays, (FROM_NULL, out, 1))
+    assert code == 0
+    assert reap(Child(pid, pidfd)) == 0
+    assert (tmp_path / "out").read_text() == "a\nb\n/dev/null\n"
+    os.close(out)
+    cloner.close()
 
 
 # --- what must not stand in the code -----------------------------------------------------------------------------

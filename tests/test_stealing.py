@@ -497,7 +497,7 @@ with WorkStealingScheduler(RunSettings(workers=4, capture=True)) as sched:
     free = os.open("/dev/null", os.O_RDONLY); os.close(free)
     before = len(os.listdir("/proc/self/fd"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 8, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 10, hard))
     results = list(sched.map([["echo", "hi"]] * 300))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     # a worker that had to use its spare descriptor takes a new one with its next child

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ Argument = str | bytes | os.PathLike[str]
 """What an argv may hold."""
 
 _TEXT = (str, bytes)
+_ENCODING = sys.getfilesystemencoding()  # fsencode itself costs three times as much, and most arguments are text
 _RESOLVED_FOR_S = 1.0
 _CACHED_PROGRAMS = 256
 
@@ -41,7 +43,10 @@ def encode_arguments(argv: Sequence[Argument]) -> list[bytes]:
         raise InvalidInputError(
             f"argv must be a list such as ['gzip', 'file'], not the string {argv!r}; split it with shlex.split()"
         )
-    arguments = [os.fsencode(argument) for argument in argv]
+    arguments = [
+        argument.encode(_ENCODING, "surrogateescape") if type(argument) is str else os.fsencode(argument)
+        for argument in argv
+    ]
     if not arguments or not arguments[0]:
         raise CommandArgumentError(errno.EINVAL, "resolve", "", "the command is empty; give at least a program")
     for argument in arguments:

@@ -18,11 +18,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
 from procbench.errors import SpawnLimitError
+from procbench.io import clone
+from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
 from procbench.io.groups import end_group, signal_group
 from procbench.io.results import StopPhase
 from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
-from procbench.io.streams import EXIT, WAKE, Data, Pipes
+from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
 from procbench.memory.buffers import ReadBuffer
 
 KILL_GRACE_S: Final = 5.0
@@ -58,6 +60,7 @@ class Limits(NamedTuple):
 
 
 _WITHOUT_PIPES = 2
+_NO_PIPES = Pipes()  # what most children have, so it is not made anew for each
 
 
 class ChildRunner:
@@ -67,9 +70,10 @@ class ChildRunner:
 
     Args:
         stoppable: Whether ``stop`` will be called from other threads; costs one eventfd while the runner is open.
+        many: Whether it will run many children; costs what a ``Cloner`` keeps.
     """
 
-    def __init__(self, *, stoppable: bool = False) -> None:
+    def __init__(self, *, stoppable: bool = False, many: bool = False) -> None:
         self._polled = (linux.PollFd * 5)()
         self._address = ctypes.addressof(self._polled)
         for slot, events in enumerate((linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLOUT)):
@@ -82,6 +86,7 @@ class ChildRunner:
         self._buffer: ReadBuffer | None = None
         self._own_peak_bytes = 0
         self._spare = Spare()
+        self._cloner = Cloner() if many and clone.usable() else None
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
         self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
@@ -90,6 +95,8 @@ class ChildRunner:
     def close(self) -> None:
         """Give the descriptors back. Harmless when called twice."""
         self._spare.close()
+        if self._cloner is not None:
+            self._cloner.close()
         with self._wake_lock:
             if self._wake_fd >= 0:
                 linux.close_now(self._wake_fd)
@@ -158,16 +165,19 @@ class ChildRunner:
             SpawnError: It could not be started; nothing was left behind.
         """
         started_ns = time.monotonic_ns()
-        pipes = Pipes()
+        to_child = (stdin, stdout, stderr)
+        pipes = _NO_PIPES if data is None and CAPTURE not in to_child else Pipes()
         try:
-            try:
-                to_child = pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
-            except OSError as error:
-                raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
-            child = spawn(argv, cwd, env, *to_child, spare=self._spare)
+            if pipes is not _NO_PIPES:
+                try:
+                    to_child = pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
+                except OSError as error:
+                    raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
+            child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner)
             watch = None
             try:
-                pipes.close_child_ends()
+                if pipes is not _NO_PIPES:
+                    pipes.close_child_ends()
                 watch = _Watch(self, child, pipes, limits, started_ns)
                 watch.until_end()
             except BaseException:
@@ -178,7 +188,8 @@ class ChildRunner:
                 linux.close_now(child.pidfd)
                 self._polled[EXIT].fd = -1
         finally:
-            pipes.close()
+            if pipes is not _NO_PIPES:
+                pipes.close()
         return watch.fields(argv)
 
 
@@ -202,7 +213,7 @@ class _Watch:
         self._limits = limits
         self._started_ns = started_ns
         self._polled[EXIT].fd = child.pidfd
-        self._count = _WITHOUT_PIPES if pipes.empty else len(self._polled)
+        self._count = _WITHOUT_PIPES if pipes is _NO_PIPES else len(self._polled)
         if limits.timeout is not None:
             self._deadline_s = started_ns / _SECOND_NS + limits.timeout
 

@@ -137,8 +137,6 @@ class Pipes:
         self, data: Data | None, stdin: int | None, stdout: int | None, stderr: int | None, cap_bytes: int | None
     ) -> tuple[int | None, int | None, int | None]:
         """Open what a child with these streams needs and return what it gets; a stream that is no pipe is left as it is."""
-        if data is None and CAPTURE not in (stdout, stderr):
-            return stdin, stdout, stderr
         if data is not None:
             view = memoryview(data).cast("B")  # refuses text before anything is open
             stdin, write_end = linux.pipe_to_child()
@@ -158,11 +156,6 @@ class Pipes:
     def reading(self) -> bool:
         """Whether a pipe from the child is still open."""
         return (self.out is not None and self.out.fd >= 0) or (self.err is not None and self.err.fd >= 0)
-
-    @property
-    def empty(self) -> bool:
-        """Whether the child has no pipe at all."""
-        return self.out is None and self.err is None and self.feed is None
 
     def show_to(self, polled: ctypes.Array[linux.PollFd]) -> None:
         """Name the open ends in poll's array; a closed one is -1, which poll passes over."""

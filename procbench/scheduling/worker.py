@@ -67,7 +67,7 @@ class Worker:
         self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
-        self.runner = ChildRunner(stoppable=True)
+        self.runner = ChildRunner(stoppable=True, many=True)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
         self.asleep = threading.Lock()
         self.asleep.acquire()
