@@ -177,7 +177,7 @@ class ChildRunner:
             watch = None
             try:
                 if pipes is not _NO_PIPES:
-                    pipes.close_child_ends()
+                    pipes.child_has_started()
                 watch = _Watch(self, child, pipes, limits, started_ns)
                 watch.until_end()
             except BaseException:
@@ -262,8 +262,8 @@ class _Watch:
             self._ended_ns = time.monotonic_ns()
             polled[EXIT].fd = -1
             polled[EXIT].revents = 0
-            if pipes.feed is not None:
-                pipes.feed.close()
+            if self._count > _WITHOUT_PIPES:
+                pipes.child_has_ended(self._runner.buffer)
             self._deadline_s = self._ended_ns / _SECOND_NS + self._limits.drain_grace_s
 
     def _obey(self, wish: Literal["terminate", "kill"]) -> None:

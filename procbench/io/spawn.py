@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -109,7 +110,9 @@ def spawn(
         return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     arrays = (ctypes.addressof(vector), ctypes.addressof(environment))
-    sources = _simple(streams) if cloner is not None and directory is None and not pass_fds and new_group else None
+    sources = None
+    if cloner is not None and directory is None and not pass_fds and new_group:
+        sources = _WITHOUT_FDS.get(streams) or _simple(streams)
     borrowed: list[int] = []
     held = spare or Spare()
     start: _Start
@@ -225,6 +228,12 @@ def _simple(streams: _Streams) -> tuple[int, ...] | None:
         else:
             return None
     return tuple(sources)
+
+
+_WITHOUT_FDS: Final = {
+    streams: _simple(streams)
+    for streams in itertools.product((INHERIT, NULL), (INHERIT, NULL), (INHERIT, NULL, TO_STDOUT))
+}
 
 
 def end_at_once(pid: int) -> None:

@@ -131,7 +131,8 @@ class Pipes:
     err: Intake | None = None
 
     def __init__(self) -> None:
-        self._child_ends: list[int] = []
+        self._read_ends: list[int] = []
+        self._write_ends: list[int] = []
 
     def open(
         self, data: Data | None, stdin: int | None, stdout: int | None, stderr: int | None, cap_bytes: int | None
@@ -140,15 +141,15 @@ class Pipes:
         if data is not None:
             view = memoryview(data).cast("B")  # refuses text before anything is open
             stdin, write_end = linux.pipe_to_child()
-            self._child_ends.append(stdin)
+            self._read_ends.append(stdin)
             self.feed = Feed(write_end, view)
         if stdout == CAPTURE:
             read_end, stdout = linux.pipe_from_child()
-            self._child_ends.append(stdout)
+            self._write_ends.append(stdout)
             self.out = Intake(read_end, cap_bytes)
         if stderr == CAPTURE:
             read_end, stderr = linux.pipe_from_child()
-            self._child_ends.append(stderr)
+            self._write_ends.append(stderr)
             self.err = Intake(read_end, cap_bytes)
         return stdin, stdout, stderr
 
@@ -164,27 +165,40 @@ class Pipes:
         polled[IN].fd = self.feed.fd if self.feed is not None else -1
 
     def move(self, polled: ctypes.Array[linux.PollFd], buffer: ReadBuffer) -> None:
-        """Take and give what poll said is possible.
-
-        A child that ends closes both its outputs within a microsecond; where one is at its end, a look at the other costs
-        less than going to sleep and being woken for it.
-        """
-        out, err = self.out, self.err
-        if out is not None and polled[OUT].revents:
-            out.drain(buffer)
-        if err is not None and err.fd >= 0 and (polled[ERR].revents or (out is not None and out.fd < 0)):
-            err.drain(buffer)
+        """Take and give what poll said is possible."""
+        if self.out is not None and polled[OUT].revents:
+            self.out.drain(buffer)
+        if self.err is not None and polled[ERR].revents:
+            self.err.drain(buffer)
         if self.feed is not None and polled[IN].revents:
             self.feed.push()
 
-    def close_child_ends(self) -> None:
-        """Close the ends that belong to the child, once it has them."""
-        while self._child_ends:
-            linux.close_now(self._child_ends.pop())
+    def child_has_started(self) -> None:
+        """Close the child's end of the pipe to it, so that its closing that end is seen here.
+
+        The ends that it writes to stay open here until it has ended: then one wake-up tells of its end, where the pipes'
+        own end, a few microseconds earlier, would cost another.
+        """
+        _close_all(self._read_ends)
+
+    def child_has_ended(self, buffer: ReadBuffer) -> None:
+        """Take what it left behind; a pipe that a descendant holds stays open."""
+        _close_all(self._write_ends)
+        if self.feed is not None:
+            self.feed.close()
+        for end in (self.out, self.err):
+            if end is not None and end.fd >= 0:
+                end.drain(buffer)
 
     def close(self) -> None:
         """Close every end; harmless when closed already."""
-        self.close_child_ends()
+        _close_all(self._read_ends)
+        _close_all(self._write_ends)
         for end in (self.feed, self.out, self.err):
             if end is not None:
                 end.close()
+
+
+def _close_all(ends: list[int]) -> None:
+    while ends:
+        linux.close_now(ends.pop())
