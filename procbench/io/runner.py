@@ -8,6 +8,7 @@ its group's id cannot have passed to somebody else.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
-from procbench.errors import SpawnLimitError
+from procbench.errors import PoolExhaustedError, SpawnLimitError
 from procbench.io import clone
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
@@ -25,7 +26,7 @@ from procbench.io.groups import end_group, signal_group
 from procbench.io.results import StopPhase
 from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
-from procbench.memory.buffers import ReadBuffer
+from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool, PooledBuffer
 
 KILL_GRACE_S: Final = 5.0
 """Time between SIGTERM and SIGKILL; long enough to flush and to remove temporary files."""
@@ -61,6 +62,13 @@ class Limits(NamedTuple):
 
 _WITHOUT_PIPES = 2
 _NO_PIPES = Pipes()  # what most children have, so it is not made anew for each
+_SHARED_BUFFERS = 16  # children with pipes at a time, each in a thread of its own, before one needs memory of its own
+
+
+@functools.cache
+def _shared_buffers() -> BufferPool:
+    """Return the pool for single children; memory that nobody has read into yet costs nothing."""
+    return BufferPool(DEFAULT_SIZE_BYTES, _SHARED_BUFFERS, name="read buffers of single children")
 
 
 class ChildRunner:
@@ -71,9 +79,11 @@ class ChildRunner:
     Args:
         stoppable: Whether ``stop`` will be called from other threads; costs one eventfd while the runner is open.
         many: Whether it will run many children; costs what a ``Cloner`` keeps.
+        buffers: Where the buffer comes from that pipes are read into, until ``close``; ``None`` for a pool that all such
+            runners of this process share.
     """
 
-    def __init__(self, *, stoppable: bool = False, many: bool = False) -> None:
+    def __init__(self, *, stoppable: bool = False, many: bool = False, buffers: BufferPool | None = None) -> None:
         self._polled = (linux.PollFd * 5)()
         self._address = ctypes.addressof(self._polled)
         for slot, events in enumerate((linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLOUT)):
@@ -83,7 +93,8 @@ class ChildRunner:
         self.status_address = ctypes.addressof(self.status)
         self.usage = linux.Usage()
         self.usage_address = ctypes.addressof(self.usage)
-        self._buffer: ReadBuffer | None = None
+        self._buffers = buffers
+        self._buffer: PooledBuffer | None = None
         self._own_peak_bytes = 0
         self._spare = Spare()
         self._cloner = Cloner() if many and clone.usable() else None
@@ -93,10 +104,13 @@ class ChildRunner:
         self.stop_asked: Literal["terminate", "kill"] | None = None
 
     def close(self) -> None:
-        """Give the descriptors back. Harmless when called twice."""
+        """Give the descriptors and the buffer back. Harmless when called twice."""
         self._spare.close()
         if self._cloner is not None:
             self._cloner.close()
+        if self._buffer is not None:
+            self._buffer.release()
+            self._buffer = None
         with self._wake_lock:
             if self._wake_fd >= 0:
                 linux.close_now(self._wake_fd)
@@ -114,10 +128,15 @@ class ChildRunner:
                 os.eventfd_write(self._wake_fd, 1)
 
     @property
-    def buffer(self) -> ReadBuffer:
-        """What pipes are read into; made when the first pipe needs it."""
+    def buffer(self) -> PooledBuffer:
+        """What pipes are read into; acquired when the first pipe needs it, and kept until ``close``."""
         if self._buffer is None:
-            self._buffer = ReadBuffer()
+            try:
+                self._buffer = (self._buffers or _shared_buffers()).acquire_nowait()
+            except (
+                PoolExhaustedError
+            ):  # more children at a time than it was made for; waiting for one might be for ever
+                self._buffer = BufferPool(DEFAULT_SIZE_BYTES, 1).acquire_nowait()
         return self._buffer
 
     def inherited(self, peak_bytes: int) -> bool:

@@ -8,7 +8,7 @@ import os
 from typing import Final
 
 from procbench import linux
-from procbench.memory.buffers import ReadBuffer
+from procbench.memory.buffers import PooledBuffer
 
 CAPTURE: Final = -1
 """Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""
@@ -44,25 +44,26 @@ class Intake:
         self._kept = bytearray()
         self._room = cap_bytes
 
-    def drain(self, buffer: ReadBuffer) -> None:
+    def drain(self, buffer: PooledBuffer) -> None:
         """Take what is there, a few buffers at most, and close the descriptor at end of file."""
+        address, size_bytes = buffer.address, buffer.size_bytes
         for _ in range(_READS_AT_ONCE):
-            count = buffer.read(self.fd)
+            count = linux.read_now(self.fd, address, size_bytes)
             if count <= 0:
                 if count == 0:
                     self.close()
                 return  # below zero nothing is there yet (EAGAIN, EINTR): poll will say when
             self.total_bytes += count
             self._keep(buffer, count)
-            if count < buffer.size_bytes:
+            if count < size_bytes:
                 return
 
-    def _keep(self, buffer: ReadBuffer, count: int) -> None:
+    def _keep(self, buffer: PooledBuffer, count: int) -> None:
         if self._room is not None:
             count = min(count, self._room)
             self._room -= count
         if count:  # into one growing array: a child that writes byte by byte must not cost an object for each
-            self._kept += buffer.view(count)
+            self._kept += buffer.view[:count]
 
     def value(self) -> bytes:
         """Return what was kept."""
@@ -164,7 +165,7 @@ class Pipes:
         polled[ERR].fd = self.err.fd if self.err is not None else -1
         polled[IN].fd = self.feed.fd if self.feed is not None else -1
 
-    def move(self, polled: ctypes.Array[linux.PollFd], buffer: ReadBuffer) -> None:
+    def move(self, polled: ctypes.Array[linux.PollFd], buffer: PooledBuffer) -> None:
         """Take and give what poll said is possible."""
         if self.out is not None and polled[OUT].revents:
             self.out.drain(buffer)
@@ -181,7 +182,7 @@ class Pipes:
         """
         _close_all(self._read_ends)
 
-    def child_has_ended(self, buffer: ReadBuffer) -> None:
+    def child_has_ended(self, buffer: PooledBuffer) -> None:
         """Take what it left behind; a pipe that a descendant holds stays open."""
         _close_all(self._write_ends)
         if self.feed is not None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
+from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 
 
 def _knob(default: Any, unit: str, meaning: str, lowest: float | None = None) -> Any:
@@ -33,6 +34,8 @@ class RunSettings:
         capture: Whether standard output and error are kept in the result; otherwise they go where this process's go.
         discard: Whether output that is not captured is sent to ``/dev/null``.
         max_output_bytes: Most bytes kept of each captured stream; the rest is counted and dropped. ``None`` keeps all.
+        buffer_size_bytes: Most bytes of captured output that one read(2) takes; each worker has one buffer of this size. A
+            pipe holds 64 KiB unless it was made larger, so more pays only where pipes are larger too.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
@@ -47,6 +50,7 @@ class RunSettings:
     capture: bool = _knob(False, "", "keep standard output and error in the result")
     discard: bool = _knob(False, "", "send output that is not captured to /dev/null")
     max_output_bytes: int | None = _knob(8 << 20, "bytes", "most that is kept of each captured stream", 0)
+    buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)

@@ -28,6 +28,7 @@ from procbench.errors import (
     QueueShutDownError,
 )
 from procbench.io.command import Argument
+from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.settings import RunSettings
@@ -88,9 +89,11 @@ class WorkStealingScheduler:
         self._cancelled_waiting = 0
         self._count_lock = threading.Lock()
         self._workers: list[Worker] = []
+        workers = self.settings.worker_count
+        self._buffers = BufferPool(self.settings.buffer_size_bytes, workers) if self.settings.capture else None
         try:
-            for number in range(self.settings.worker_count):
-                self._workers.append(Worker(number, self.settings))
+            for number in range(workers):
+                self._workers.append(Worker(number, self.settings, self._buffers))
             for worker in self._workers:
                 name = f"procbench-worker-{worker.number}"
                 # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
@@ -173,6 +176,8 @@ class WorkStealingScheduler:
                     worker.thread.join()
                 else:
                     worker.runner.close()  # its thread never began
+            if self._buffers is not None:
+                self._buffers.close()
             _open_schedulers.discard(self)
 
     def cancel_running(self, *, kill: bool = False) -> None:

@@ -13,6 +13,7 @@ from procbench.errors import SpawnError, SpawnLimitError
 from procbench.io.runner import ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
+from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import TaskResult
@@ -59,7 +60,7 @@ class Worker:
         moving: Whether a task may be in its hands, in no queue.
     """
 
-    def __init__(self, number: int, settings: RunSettings) -> None:
+    def __init__(self, number: int, settings: RunSettings, buffers: BufferPool | None = None) -> None:
         self.number = number
         self._limits = Limits(
             settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
@@ -67,7 +68,7 @@ class Worker:
         self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
-        self.runner = ChildRunner(stoppable=True, many=True)
+        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
         self.asleep = threading.Lock()
         self.asleep.acquire()

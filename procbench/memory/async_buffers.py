@@ -1,0 +1,74 @@
+"""The buffer pool for coroutines: the same pool and the same line, only the waiting differs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+
+from procbench.errors import PoolExhaustedError
+from procbench.memory.buffers import BufferPool, BufferPoolStatistics, PooledBuffer
+
+
+class AsyncBufferPool:
+    """Lends the buffers of a :class:`BufferPool` to coroutines, while threads may use the same pool.
+
+    Coroutines, of any event loop, and threads stand in one line and are served in order. A wait that is cancelled, or
+    whose loop ends, passes on what it was given.
+
+    Args:
+        pool: The pool.
+    """
+
+    def __init__(self, pool: BufferPool) -> None:
+        self.pool = pool
+
+    async def acquire(self, timeout: float | None = None, *, size_bytes: int | None = None) -> PooledBuffer:
+        """Return a buffer, and wait for one while all are out; as :meth:`BufferPool.acquire`."""
+        with contextlib.suppress(PoolExhaustedError):
+            return self.pool.acquire_nowait(size_bytes=size_bytes)
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        given = threading.Lock()
+        given.acquire()
+
+        def wake() -> None:
+            given.release()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(_settle, woken)
+
+        waiter = self.pool._enter_line(wake)
+        try:
+            await asyncio.wait([woken], timeout=timeout)
+            if not woken.done() and not self.pool._leave_line(waiter):
+                given.acquire()  # it is being given to us this very moment
+        except BaseException:
+            if not self.pool._leave_line(waiter):
+                given.acquire()
+                self.pool._return(waiter)
+            raise
+        return PooledBuffer(self.pool._got(waiter), size_bytes)
+
+    def acquire_nowait(self, *, size_bytes: int | None = None) -> PooledBuffer:
+        """Return a buffer that is free now; as :meth:`BufferPool.acquire_nowait`."""
+        return self.pool.acquire_nowait(size_bytes=size_bytes)
+
+    @contextlib.asynccontextmanager
+    async def lend(self, size_bytes: int | None = None, *, timeout: float | None = None) -> AsyncIterator[memoryview]:
+        """Lend a buffer's view for an ``async with`` block; slices of it must be gone at the end of the block."""
+        with await self.acquire(timeout, size_bytes=size_bytes) as view:
+            yield view
+
+    def release(self, buffer: PooledBuffer) -> None:
+        """Take a buffer back; as :meth:`BufferPool.release`. Never waits."""
+        self.pool.release(buffer)
+
+    def statistics(self) -> BufferPoolStatistics:
+        """Return how the pool stands."""
+        return self.pool.statistics()
+
+
+def _settle(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
