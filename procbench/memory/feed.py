@@ -16,7 +16,8 @@ from typing import Final, Literal
 
 from procbench import linux
 from procbench.errors import MappingTruncatedError
-from procbench.memory.mapping import Lease, MemoryMapping
+from procbench.memory.mapping import MemoryMapping
+from procbench.memory.region import Lease
 
 PipeTransport = Literal["write", "vmsplice", "splice", "sendfile"]
 
@@ -55,12 +56,12 @@ class Feed:
     """
 
     __slots__ = (
+        "_address",
         "_lease",
         "_move",
         "_readers",
         "_size_bytes",
         "_source",
-        "_view",
         "error",
         "fallback",
         "fd",
@@ -82,14 +83,19 @@ class Feed:
         self.sent_bytes = 0
         self.error: str | None = None
         self.pipe_size_bytes = linux.resize_pipe(fd, pipe_size_bytes) if pipe_size_bytes is not None else None
+        if transport == "vmsplice" and not isinstance(source, MemoryMapping):
+            source = MemoryMapping.wrap(source.obj)  # keeps the bytes from being freed while they stand in the pipe
         self._source = source
-        self._view = source if isinstance(source, memoryview) else None
         self._size_bytes = len(source)
+        self._move = _MOVES[transport]
+        self._address = 0
         self._lease: Lease | None = None
         self._readers: _Readers | None = None
-        self._move = _MOVES[transport]
-        if transport == "vmsplice":
-            self._lend()
+        if isinstance(source, MemoryMapping):
+            self._lease = source.lend(self._remain)
+            self._address = self._lease.address
+            if transport != "write" and not (source.fd is not None and source.sealed):
+                self._readers = _Readers(fd)
         if not self._size_bytes:
             self.close()
 
@@ -111,40 +117,41 @@ class Feed:
             self.close()
 
     def close(self) -> None:
-        """Close the descriptor; harmless when closed already. Lent pages stay lent until the pipe is drained."""
-        if self.fd >= 0:
-            if self._readers is not None:
-                self._readers.stop_writing()
-            linux.close_now(self.fd)
-            self.fd = -1
+        """Close the descriptor; harmless when closed already. Pages that stand in the pipe stay lent while it has a reader."""
+        if self.fd < 0:
+            return
+        if self._readers is not None and self.sent_bytes:
+            self._readers.stop_writing()
+        else:
+            self._readers = None
+        linux.close_now(self.fd)
+        self.fd = -1
+        if self._lease is not None:
+            self._lease.settle()
 
-    def _lend(self) -> None:
-        if not isinstance(self._source, MemoryMapping):  # immutable bytes, kept from being freed by a mapping around them
-            self._source = MemoryMapping.wrap(self._source)
-        readers = _Readers(self.fd)
-        self._lease = self._source.lend(readers.remain)
-        self._readers = readers
+    def settle(self) -> None:
+        """End the lending if nobody reads any more, as when the child and its descendants have ended."""
+        if self._lease is not None:
+            self._lease.settle()
+
+    def _remain(self) -> bool:
+        return self.fd >= 0 or (self._readers is not None and self._readers.remain())
 
     def _fall_back(self, reason: str) -> None:
         self.transport, self._move, self.fallback = "write", _MOVES["write"], reason
-        if self._lease is not None and self.sent_bytes == 0:
-            self._lease.end()
-            self._lease = self._readers = None
 
     def _write(self) -> int:
-        start = self.sent_bytes
-        if self._view is not None:
-            return os.write(self.fd, self._view[start:])
-        source = self._source
-        assert isinstance(source, MemoryMapping)
+        source, start = self._source, self.sent_bytes
+        if self._address:
+            return linux.write(self.fd, self._address + start, min(self._size_bytes - start, _MOST_AT_ONCE))
+        if isinstance(source, memoryview):
+            return os.write(self.fd, source[start:])
         with source[start : start + _CHUNK_BYTES].reading() as view:
             return os.write(self.fd, view)
 
     def _vmsplice(self) -> int:
-        source = self._source
-        assert isinstance(source, MemoryMapping)
         start = self.sent_bytes
-        return linux.vmsplice(self.fd, source.address + start, min(self._size_bytes - start, _MOST_AT_ONCE))
+        return linux.vmsplice(self.fd, self._address + start, min(self._size_bytes - start, _MOST_AT_ONCE))
 
     def _splice(self) -> int:
         descriptor, offset, count = self._place()

@@ -1,22 +1,4 @@
-"""Send memory to a child and take in what it writes, without copying what need not be copied.
-
-A *transport* names the way the bytes go. Handing over needs a child that is still to be started; the other ways need a pipe:
-
-============== ==================================== ===================================================================
-transport      source                               what happens
-============== ==================================== ===================================================================
-``memfd_stdin`` a memfd, to its end                 the child's standard input *is* the memfd; nothing is sent at all
-``file_stdin``  a file, to its end                  the same with a file; what others write to it the child may see
-``vmsplice``    anonymous memory, immutable bytes   its pages stand in the pipe; lent until nobody can read them any more
-``splice``      a memfd or file                     pages of the page cache stand in the pipe
-``sendfile``    a memfd or file                     the same, asked for in another way
-``write``       anything                            copied into the pipe
-============== ==================================== ===================================================================
-
-``auto`` takes the first of them that the source and its size make worth it. With 1 GiB and a reader of 1 MiB at a time, on
-two cores and Linux 6.18, the same in C took 0.12 s by memfd, 0.13 s by ``vmsplice`` and 0.37 s by ``write``, each through a
-pipe of 1 MiB; through a pipe of 64 KiB the last two took 0.5 s and 1.1 s.
-"""
+"""Send memory to a child and take in what it writes, without copying what need not be copied."""
 
 from __future__ import annotations
 
@@ -28,26 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, cast
 
 from procbench import linux
-from procbench.errors import InvalidInputError, MappingLentError
+from procbench.errors import InvalidInputError
 from procbench.memory.drain import FileDrain, MappingDrain
-from procbench.memory.feed import Feed, PipeTransport
+from procbench.memory.feed import Feed
 from procbench.memory.mapping import MemoryMapping
-
-Transport = Literal["auto", "write", "vmsplice", "splice", "sendfile", "memfd_stdin", "file_stdin"]
-TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
-
-Source = MemoryMapping | bytes | bytearray | memoryview
-"""What can be sent: a mapping, or anything that holds bytes."""
-
-PIPE_BYTES: Final = 1 << 20
-"""Size asked for when much is to go through a pipe; more than this only root may have."""
-
-# Below these sizes the copy costs less than lending pages, or than asking the kernel for a larger pipe.
-_LEND_FROM_BYTES: Final = 128 * 1024
-_ENLARGE_FROM_BYTES: Final = linux.PIPE_DEFAULT_BYTES
+from procbench.memory.transports import HANDED_OVER, PIPE_BYTES, Source, Transport, choose, feed
 
 
 class HasFileno(Protocol):
@@ -108,61 +78,6 @@ class Received:
         return self.total_bytes > self.kept_bytes
 
 
-# --- which way --------------------------------------------------------------------------------------------------------
-
-
-def choose(source: Source, transport: Transport = "auto", *, can_hand_over: bool) -> Transport:
-    """Return the way that ``source`` will take.
-
-    Args:
-        source: What is to be sent.
-        transport: The way asked for; ``auto`` for the best that the source allows.
-        can_hand_over: Whether the child is still to be started, so that its standard input can be anything.
-
-    Raises:
-        InvalidInputError: There is no such transport, or the source or the child does not allow it.
-    """
-    if transport not in TRANSPORTS:
-        raise InvalidInputError(f"there is no transport {transport!r}; there are: {', '.join(TRANSPORTS)}")
-    possible = _possible(source, can_hand_over)
-    if transport == "auto":
-        return possible[0] if possible[0] != "vmsplice" or len(source) >= _LEND_FROM_BYTES else "write"
-    if transport not in possible:
-        what = source.kind if isinstance(source, MemoryMapping) else type(source).__name__
-        raise InvalidInputError(
-            f"transport {transport!r} does not work for this source ({what}) and child; what works: {', '.join(possible)}"
-        )
-    return transport
-
-
-def _possible(source: Source, can_hand_over: bool) -> list[Transport]:
-    """Return the ways that a source can go, the best first."""
-    ways: list[Transport] = []
-    if isinstance(source, MemoryMapping):
-        if source.fd is not None:
-            if can_hand_over and source.to_end:
-                ways.append("memfd_stdin" if source.kind == "memfd" else "file_stdin")
-            ways += ["splice", "sendfile"]
-        if source.fd is None and (source.kind == "anonymous" or source.immutable):
-            ways.append("vmsplice")
-    elif isinstance(source, bytes):
-        ways.append("vmsplice")
-    return [*ways, "write"]
-
-
-def pipe_size_for(size_bytes: int, pipe_size_bytes: int | None) -> int | None:
-    """Return the pipe size to ask for; ``None`` to leave the pipe as it is."""
-    if pipe_size_bytes is not None:
-        return pipe_size_bytes
-    return PIPE_BYTES if size_bytes > _ENLARGE_FROM_BYTES else None
-
-
-def feed(fd: int, source: Source, transport: Transport, pipe_size_bytes: int | None = None) -> Feed:
-    """Return the ``Feed`` that sends ``source`` into the pipe ``fd`` by one of the ways through a pipe; it owns ``fd``."""
-    piece = source if isinstance(source, MemoryMapping) else memoryview(source).cast("B")
-    return Feed(fd, piece, cast(PipeTransport, transport), pipe_size_for(len(piece), pipe_size_bytes))
-
-
 # --- to a child -------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +99,7 @@ def send(
         child: How to reach it: a function that starts it with the descriptor it is given as standard input (it must not
             close that descriptor, ``subprocess.Popen(argv, stdin=fd)`` does not); or the write end of its pipe, as an open
             file (``Popen.stdin``) or a descriptor, which is closed afterwards in any case.
-        transport: The way to go; see the module's table.
+        transport: The way to go; see the table in :mod:`procbench.memory.transports`.
         pipe_size_bytes: Size to ask for; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
         timeout: Most seconds to wait; ``None`` for as long as it takes.
 
@@ -231,9 +146,7 @@ async def asend(
 
 
 def _sent(sender: Feed, started: Any) -> Sent:
-    return Sent(
-        sender.transport, sender.fallback, sender.sent_bytes, sender.error, sender.pipe_size_bytes, started
-    )
+    return Sent(sender.transport, sender.fallback, sender.sent_bytes, sender.error, sender.pipe_size_bytes, started)
 
 
 @contextlib.contextmanager
@@ -242,8 +155,7 @@ def _sending(
 ) -> Iterator[tuple[Feed | None, Any, Transport]]:
     """Open what is needed and close it again; give the feed (``None`` if handed over), what was started, and the way."""
     way = choose(source, transport, can_hand_over=callable(child))
-    if way in ("memfd_stdin", "file_stdin"):
-        assert isinstance(source, MemoryMapping) and callable(child)
+    if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
         yield None, _hand_over(source, child), way
         return
     started = None
@@ -270,10 +182,6 @@ def _sending(
 
 
 def _hand_over(source: MemoryMapping, child: Starter) -> Any:
-    if source.kind == "memfd" and not source.sealed:
-        raise MappingLentError(
-            0, "a memfd that can still be written must not become a child's input: seal() it, or send it another way"
-        )
     descriptor = source.read_fd()
     try:
         return child(descriptor)
@@ -414,7 +322,12 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
 async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:
     """Return when the event loop says that the descriptor is ready, or its other end is gone."""
     ready = asyncio.get_running_loop().create_future()
-    add(fd, lambda: ready.done() or ready.set_result(None))
+
+    def is_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, is_ready)
     try:
         await ready
     finally:
