@@ -13,7 +13,7 @@ from typing import Final
 from procbench import linux
 from procbench.memory.mapping import MemoryMapping
 
-FIRST_BYTES: Final = 1 << 20
+FIRST_BYTES: Final = 2 << 20
 """Size that a growing mapping begins with; it doubles. Pages never written to cost no memory."""
 
 _CHUNK_BYTES: Final = 1 << 20
