@@ -217,7 +217,7 @@ def test_only_regular_files_are_mapped(tmp_path: Path) -> None:
             assert mapping.tobytes() == b"abc"
 
 
-# --- views and loans ----------------------------------------------------------------------------------------------------
+# --- views and loans --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["anonymous", "memfd"])
@@ -444,7 +444,7 @@ def test_the_machine_finds_a_mapping_that_lends_and_forgets(monkeypatch: pytest.
             lease.end()
 
 
-# --- kernels that lack something -------------------------------------------------------------------------------------------
+# --- kernels that lack something --------------------------------------------------------------------------------------
 
 
 def strace(*injections: str) -> tuple[str, ...]:

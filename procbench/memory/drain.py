@@ -18,7 +18,7 @@ FIRST_BYTES: Final = 2 << 20
 
 _CHUNK_BYTES: Final = 1 << 20
 _MOST_AT_ONCE = 0x7FFF_F000
-_NO_SPLICE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_NOT_THIS_WAY: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class MappingDrain:
@@ -33,19 +33,24 @@ class MappingDrain:
 
     Attributes:
         fd: The descriptor, or -1 once closed.
-        transport: ``readv``.
+        transport: ``readv``, or ``read`` once that was left.
         total_bytes: What came so far.
         kept_bytes: How much of it was kept.
-    """
 
-    transport = "readv"
+    Raises:
+        MappingLentError: A pipe still has the mapping's bytes.
+        MappingSealedError: It cannot be written to.
+    """
 
     def __init__(self, fd: int, into: MemoryMapping | None, max_bytes: int | None = None) -> None:
         self.fd = fd
+        self.transport = "readv"
         self.total_bytes = self.kept_bytes = 0
         self._growing = into is None
         self._mapping = MemoryMapping.anonymous(FIRST_BYTES, huge_pages=True) if into is None else into
         self._most = self._mapping.size_bytes if into is not None else None
+        with self._mapping.writing():
+            pass  # what is lent or sealed is refused now, not when the child has begun
         if max_bytes is not None:
             self._most = max_bytes if self._most is None else min(max_bytes, self._most)
 
@@ -54,17 +59,29 @@ class MappingDrain:
         room = self._room()
         try:
             if room:
-                with self._mapping.writing() as view:
-                    count = os.readv(self.fd, [view[self.kept_bytes : self.kept_bytes + room]])
+                with self._mapping.writing() as view, view[self.kept_bytes : self.kept_bytes + room] as place:
+                    count = self._take(place)
             else:
                 count = len(os.read(self.fd, _CHUNK_BYTES))
         except BlockingIOError:
             return
+        except OSError as error:
+            if self.transport == "readv" and error.errno in _NOT_THIS_WAY:
+                self.transport = "read"
+                return
+            raise
         self.total_bytes += count
         if room:
             self.kept_bytes += count
         if count == 0:
             self.close()
+
+    def _take(self, place: memoryview) -> int:
+        if self.transport == "readv":
+            return os.readv(self.fd, [place])
+        data = os.read(self.fd, min(_CHUNK_BYTES, len(place)))
+        place[: len(data)] = data
+        return len(data)
 
     def _room(self) -> int:
         most = self._most
@@ -116,7 +133,7 @@ class FileDrain:
         """Take what is there, and close the pipe at its end.
 
         Raises:
-            OSError: The file could not be written (ENOSPC, EDQUOT, EIO); the pipe is left open, nothing read is lost.
+            OSError: The file could not be written (ENOSPC, EDQUOT, EIO); ``kept_bytes`` is what it took.
         """
         room = _MOST_AT_ONCE if self._most is None else min(_MOST_AT_ONCE, self._most - self.kept_bytes)
         try:
@@ -127,7 +144,7 @@ class FileDrain:
         except BlockingIOError:
             return
         except OSError as error:
-            if self.transport == "splice" and error.errno in _NO_SPLICE:
+            if self.transport == "splice" and error.errno in _NOT_THIS_WAY:
                 self.transport = "read"
                 return
             raise

@@ -146,8 +146,13 @@ class Feed:
             return linux.write(self.fd, self._address + start, min(self._size_bytes - start, _MOST_AT_ONCE))
         if isinstance(source, memoryview):
             return os.write(self.fd, source[start:])
-        with source[start : start + _CHUNK_BYTES].reading() as view:
-            return os.write(self.fd, view)
+        if source.fd is None:
+            with source.reading() as view:
+                return os.write(self.fd, view[start:])
+        descriptor, offset, count = self._place()
+        data = os.pread(descriptor, min(count, _CHUNK_BYTES), offset)
+        self._more(len(data))
+        return os.write(self.fd, data)
 
     def _vmsplice(self) -> int:
         start = self.sent_bytes

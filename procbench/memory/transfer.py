@@ -158,27 +158,24 @@ def _sending(
     if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
         yield None, _hand_over(source, child), way
         return
-    started = None
-    if callable(child):
-        read_end, write_end = linux.pipe_to_child()
-        try:
-            started = child(read_end)
+    with contextlib.ExitStack() as stack:
+        with_child = stack.enter_context(contextlib.ExitStack())
+        if callable(child):
+            read_end, write_end = linux.pipe_to_child()
+            with_child.callback(linux.close_now, read_end)
+        else:
+            write_end = _taken_over(child)
+        try:  # what cannot be sent is refused before a child runs
+            sender = feed(write_end, source, way, pipe_size_bytes)
         except BaseException:
             linux.close_now(write_end)
             raise
-        finally:
-            linux.close_now(read_end)
-    else:
-        write_end = _taken_over(child)
-    try:
-        sender = feed(write_end, source, way, pipe_size_bytes)
-    except BaseException:
-        linux.close_now(write_end)
-        raise
-    try:
+        stack.callback(sender.close)
+        started = None
+        if callable(child):
+            with with_child:
+                started = child(read_end)
         yield sender, started, way
-    finally:
-        sender.close()
 
 
 def _hand_over(source: MemoryMapping, child: Starter) -> Any:
@@ -281,31 +278,28 @@ def _receiving(
         if isinstance(into, Path | str):
             into = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             stack.callback(os.close, into)
-        started = None
+        with_child = stack.enter_context(contextlib.ExitStack())
         if callable(child):
             read_end, write_end = linux.pipe_from_child()
-            size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
-            try:
-                started = child(write_end)
-            except BaseException:
-                linux.close_now(read_end)
-                raise
-            finally:
-                linux.close_now(write_end)
+            with_child.callback(linux.close_now, write_end)
         else:
             read_end = _taken_over(child)
+        try:  # a place that cannot be written to is refused before a child runs
             size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
-        try:
-            drain = (
-                FileDrain(read_end, into, max_bytes)
-                if isinstance(into, int)
-                else MappingDrain(read_end, into, max_bytes)
-            )
+            drain = _drain(read_end, into, max_bytes)
         except BaseException:
             linux.close_now(read_end)
             raise
         stack.callback(drain.close)
+        started = None
+        if callable(child):
+            with with_child:
+                started = child(write_end)
         yield drain, started, size
+
+
+def _drain(fd: int, into: MemoryMapping | int | None, max_bytes: int | None) -> MappingDrain | FileDrain:
+    return FileDrain(fd, into, max_bytes) if isinstance(into, int) else MappingDrain(fd, into, max_bytes)
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
