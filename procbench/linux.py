@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -240,3 +243,100 @@ def sigpipe_blocked() -> Iterator[None]:
         if signal.SIGPIPE not in before:
             signal.sigtimedwait([signal.SIGPIPE], 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- moving bytes through pipes ---------------------------------------------------------------------------------------
+
+PIPE_DEFAULT_BYTES: Final = 64 * 1024
+"""Size of a new pipe, pipe(7); less for a user who has used up ``pipe-user-pages-soft``."""
+
+_F_SETPIPE_SZ = 1031
+_F_GETPIPE_SZ = 1032
+_FIONREAD = 0x541B
+_SPLICE_F_NONBLOCK = 0x02
+
+
+class _Piece(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+_vmsplice = getattr(_released, "vmsplice", None)
+if _vmsplice is not None:
+    _vmsplice.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_uint]
+    _vmsplice.restype = ctypes.c_ssize_t
+
+
+def vmsplice(fd: int, address: int, size_bytes: int) -> int:
+    """Put pages of this process's memory into a pipe, without copying and without waiting, and return how many bytes went.
+
+    The pipe then refers to the memory itself: until a reader has taken the bytes, a change to the memory changes them.
+
+    Raises:
+        BlockingIOError: The pipe is full.
+        BrokenPipeError: Nobody reads from it any more.
+        OSError: Anything else (vmsplice(2)); ENOSYS where libc or the kernel lacks it.
+    """
+    if _vmsplice is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    piece = _Piece(address, size_bytes)
+    return _counted(int(_vmsplice(fd, ctypes.addressof(piece), 1, _SPLICE_F_NONBLOCK)))
+
+
+_write = _released.write
+_write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+_write.restype = ctypes.c_ssize_t
+
+
+def write(fd: int, address: int, size_bytes: int) -> int:
+    """Copy memory of this process into a pipe, and return how many bytes went. Gives the GIL away.
+
+    Raises:
+        OSError: As ``os.write`` raises it; without a buffer, which would count as somebody's view of the memory.
+    """
+    return _counted(int(_write(fd, address, size_bytes)))
+
+
+def _counted(count: int) -> int:
+    if count < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return count
+
+
+def pipe_size(fd: int) -> int:
+    """Return how many bytes the pipe holds.
+
+    Raises:
+        OSError: ``fd`` is no pipe.
+    """
+    return fcntl.fcntl(fd, _F_GETPIPE_SZ)
+
+
+def resize_pipe(fd: int, size_bytes: int) -> int:
+    """Ask for a pipe of ``size_bytes`` and return what it holds now, which may be less or more.
+
+    The kernel rounds up to a power of two pages. It refuses more than ``/proc/sys/fs/pipe-max-size`` and, to a user who has
+    many large pipes, any growth; a smaller pipe does the same work in more steps.
+
+    Raises:
+        OSError: ``fd`` is no pipe.
+    """
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(fd, _F_SETPIPE_SZ, size_bytes)
+    return pipe_size(fd)
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how many bytes stand in the pipe and have not been read (FIONREAD, ioctl_pipe(2))."""
+    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
+
+
+def reopen(fd: int, flags: int) -> int:
+    """Return a new open file description of what ``fd`` refers to, by ``/proc/self/fd``: with its own offset and flags.
+
+    Raises:
+        OSError: The kernel refused, or /proc is not there.
+    """
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)

@@ -211,14 +211,14 @@ def test_a_long_timeout_neither_spins_nor_fires(timeout: float, tmp_path: Path) 
 
 def test_a_child_that_closes_its_input_is_a_result() -> None:
     """L01: stdin_error is EPIPE, the bytes that the pipe took are counted, and the child's own status is kept."""
-    result = run(["sh", "-c", "exec <&-; sleep 0.05; exit 5"], input=bytes(1 << 20))
+    result = run(["sh", "-c", "exec <&-; sleep 0.05; exit 5"], input=bytes(1 << 22))
     assert (result.returncode, result.stdin_error) == (5, "EPIPE")
-    assert 0 <= result.stdin_bytes < 1 << 20
-    part = run(["head", "-c", "4096"], input=bytes(1 << 20), stdout=PIPE)
+    assert 0 <= result.stdin_bytes < 1 << 22
+    part = run(["head", "-c", "4096"], input=bytes(1 << 22), stdout=PIPE)
     assert (part.returncode, part.stdout) == (0, bytes(4096))
-    assert 4096 <= part.stdin_bytes < 1 << 20
-    whole = run(["cat"], input=bytes(1 << 20), stdout=NULL)
-    assert (whole.stdin_bytes, whole.stdin_error) == (1 << 20, None)
+    assert 4096 <= part.stdin_bytes < 1 << 22
+    whole = run(["cat"], input=bytes(1 << 22), stdout=NULL)
+    assert (whole.stdin_bytes, whole.stdin_error) == (1 << 22, None)
 
 
 def test_sigpipe_does_not_kill_a_program_that_put_its_default_back() -> None:
@@ -228,7 +228,7 @@ import signal
 from procbench import run
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 for _ in range(20):
-    result = run(["sh", "-c", "exec <&-; sleep 0.01; exit 5"], input=bytes(1 << 20))
+    result = run(["sh", "-c", "exec <&-; sleep 0.01; exit 5"], input=bytes(1 << 22))
     assert (result.returncode, result.stdin_error) == (5, "EPIPE"), result
 assert not signal.sigpending() and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 print("alive")
@@ -238,11 +238,11 @@ print("alive")
 
 def test_a_child_killed_in_mid_transfer_leaves_what_it_said() -> None:
     """L02: the signal is named, the partial output is there and flagged, also with input still to come."""
-    result = run(["sh", "-c", "head -c 100000; kill -9 $$"], input=bytes(1 << 20), capture_output=True)
+    result = run(["sh", "-c", "head -c 100000; kill -9 $$"], input=bytes(1 << 22), capture_output=True)
     assert (result.returncode, result.signal) == (-9, "SIGKILL")
     assert result.stdout == bytes(100_000)
     assert result.truncated
-    assert 100_000 <= result.stdin_bytes < 1 << 20
+    assert 100_000 <= result.stdin_bytes < 1 << 22
 
 
 def test_a_grandchild_that_keeps_the_pipe_does_not_keep_the_caller() -> None:

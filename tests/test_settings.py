@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from procbench import ProcessTask, RunSettings
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
+from procbench.memory.transports import TRANSPORTS
 
 COUNTS = st.integers(1, 10**6)
 SECONDS = st.floats(0, 1e9) | st.integers(0, 10**9)
@@ -24,6 +25,8 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "discard": st.booleans(),
     "max_output_bytes": st.none() | st.integers(0, 1 << 40),
     "buffer_size_bytes": COUNTS,
+    "transport": st.sampled_from(TRANSPORTS),
+    "pipe_size_bytes": st.none() | COUNTS,
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
@@ -37,6 +40,8 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "discard": st.sampled_from([0, 1, None, "yes"]),
     "max_output_bytes": NO_NUMBER | st.integers(max_value=-1) | st.floats(),
     "buffer_size_bytes": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
+    "transport": st.sampled_from(["", "teleport", None, 1, [], b"write"]),
+    "pipe_size_bytes": NO_NUMBER | st.integers(max_value=0) | st.floats(),
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
@@ -51,7 +56,7 @@ def test_every_field_is_covered_here_and_described() -> None:
     names = {knob.name for knob in dataclasses.fields(RunSettings)}
     assert names == set(GOOD) == set(BAD) == set(RunSettings.describe())
     for facts in RunSettings.describe().values():
-        assert set(facts) == {"unit", "meaning", "lowest"}
+        assert set(facts) == {"unit", "meaning", "lowest", "choices"}
         assert facts["meaning"]
 
 

@@ -15,6 +15,7 @@ from procbench.io.results import RunResult
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S, ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL, TO_STDOUT
 from procbench.io.streams import CAPTURE, Data
+from procbench.memory.transports import Transport
 
 _Number = TypeVar("_Number", int, float)
 Stream = int | IO[bytes] | IO[str] | None
@@ -35,6 +36,8 @@ def run(
     max_output_bytes: int | None = None,
     kill_grace_s: float = KILL_GRACE_S,
     drain_grace_s: float = DRAIN_GRACE_S,
+    transport: Transport = "auto",
+    pipe_size_bytes: int | None = None,
 ) -> RunResult:
     """Run a command and wait for its end; arguments mean what they mean for ``subprocess.run``.
 
@@ -45,7 +48,7 @@ def run(
 
     Args:
         argv: Program and arguments, as a list; never given to a shell.
-        input: Bytes for its standard input.
+        input: Bytes, or a mapping, for its standard input. A sealed memory file, or a file, *becomes* its standard input.
         stdin: ``subprocess.DEVNULL``, a descriptor, an open file, or ``None`` for this process's own.
         stdout: ``subprocess.PIPE``, ``DEVNULL``, a descriptor, an open file, or ``None`` for this process's own.
         stderr: The same, or ``subprocess.STDOUT``.
@@ -57,6 +60,8 @@ def run(
         max_output_bytes: Most bytes kept of each captured stream; the rest is read, counted and dropped.
         kill_grace_s: Seconds between SIGTERM and SIGKILL when it has to be ended.
         drain_grace_s: Seconds that a descendant may hold the pipe after the child's end.
+        transport: How ``input`` goes to it, if its kind allows that way; see :mod:`procbench.memory.transports`.
+        pipe_size_bytes: Size to ask for, of each of its pipes; ``None`` for 1 MiB where more than 64 KiB are sent.
 
     Returns:
         How it ended and what it cost.
@@ -66,13 +71,16 @@ def run(
         CommandTimeoutError: Its time was up (also a ``subprocess.TimeoutExpired``); it is gone, what it wrote is attached.
         CommandFailedError: ``check`` and it failed (also a ``subprocess.CalledProcessError``).
         InvalidInputError: The arguments contradict each other.
+        MappingLentError: ``input`` is a mapping, and a view is alive through which it could change on its way.
     """
     if capture_output:
         if stdout is not INHERIT or stderr is not INHERIT:
             raise InvalidInputError("capture_output stands for stdout=PIPE and stderr=PIPE; leave those two out")
         stdout = stderr = CAPTURE
-    if input is not None and not isinstance(input, bytes | bytearray | memoryview):
-        raise InvalidInputError(f"input is {type(input).__name__}; it must be bytes, such as text.encode()")
+    if input is not None and not isinstance(input, Data):
+        raise InvalidInputError(
+            f"input is {type(input).__name__}; it must be bytes, such as text.encode(), or a MemoryMapping"
+        )
     if input is not None and stdin != NULL:
         raise InvalidInputError("input and stdin both say what the child reads; give one of them")
     if TO_STDOUT in (stdin, stdout):
@@ -97,6 +105,8 @@ def run(
             stderr=_descriptor(stderr),
             cwd=cwd,
             env=env,
+            transport=transport,
+            pipe_size_bytes=_not_negative("pipe_size_bytes", pipe_size_bytes),
         )
     result = RunResult(*fields)
     if result.timed_out and timeout is not None:

@@ -31,7 +31,14 @@ class RunResult:
         truncated: Whether captured output is, or may be, less than the child had to say: more than the cap, ended by a
             signal, or still held open by a descendant.
         stdin_bytes: How much of the input the pipe took.
-        stdin_error: ``EPIPE`` if the child closed its standard input before it had everything.
+        stdin_error: ``EPIPE`` if the child closed its standard input before it had everything, ``ENODATA`` if a file that
+            was sent became shorter.
+        transport: The way its input went (:mod:`procbench.memory.transports`): ``write``, ``vmsplice``, ``splice`` or
+            ``sendfile`` through a pipe, ``memfd_stdin`` or ``file_stdin`` where the source itself was handed over, and then
+            ``stdin_bytes`` is 0; ``None`` if it was given nothing.
+        transport_fallback: Name of the errno for which another way was left on the road, and ``write`` taken; or ``None``.
+        pipe_size_bytes: What the smallest of its pipes really held, of those for which a size was asked; ``None`` if none
+            was. The kernel refuses large pipes to a user who has many.
         user_s: CPU time in user mode, seconds, of the child and the descendants that it waited for.
         system_s: CPU time in the kernel, seconds, of the same.
         peak_memory_bytes: Largest resident size.
@@ -60,6 +67,9 @@ class RunResult:
     truncated: bool
     stdin_bytes: int
     stdin_error: str | None
+    transport: str | None
+    transport_fallback: str | None
+    pipe_size_bytes: int | None
     user_s: float
     system_s: float
     peak_memory_bytes: int

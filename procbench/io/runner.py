@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
-from procbench.errors import PoolExhaustedError, SpawnLimitError
+from procbench.errors import MappingError, PoolExhaustedError, SpawnLimitError
 from procbench.io import clone
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
@@ -27,6 +27,7 @@ from procbench.io.results import StopPhase
 from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool, PooledBuffer
+from procbench.memory.transports import Transport
 
 KILL_GRACE_S: Final = 5.0
 """Time between SIGTERM and SIGKILL; long enough to flush and to remove temporary files."""
@@ -163,25 +164,30 @@ class ChildRunner:
         stderr: int | None = INHERIT,
         cwd: Argument | None = None,
         env: Mapping[str, str] | None = None,
+        transport: Transport = "auto",
+        pipe_size_bytes: int | None = None,
     ) -> tuple[Any, ...]:
         """Run a command to its end.
 
         Args:
             argv: The command.
             limits: What it may take.
-            data: Bytes for its standard input, through a pipe; wins over ``stdin``. SIGPIPE must be blocked or ignored in
-                this thread.
+            data: Bytes or a mapping for its standard input; wins over ``stdin``. SIGPIPE must be blocked or ignored in this
+                thread.
             stdin: A descriptor, ``NULL`` or ``INHERIT``.
             stdout: A descriptor, ``NULL``, ``INHERIT`` or ``CAPTURE``.
             stderr: A descriptor, ``NULL``, ``INHERIT``, ``CAPTURE`` or ``TO_STDOUT``.
             cwd: Its working directory.
             env: Its whole environment; ``None`` for this process's.
+            transport: How ``data`` goes there, if its kind allows that; see :mod:`procbench.memory.transports`.
+            pipe_size_bytes: Size to ask for, of each pipe; ``None`` for 1 MiB where more than 64 KiB are sent.
 
         Returns:
             The fields of a ``RunResult``, in their order; the caller makes its kind of result of them, once.
 
         Raises:
             SpawnError: It could not be started; nothing was left behind.
+            MappingLentError: A view of the mapping is alive, through which it could change on its way.
         """
         started_ns = time.monotonic_ns()
         to_child = (stdin, stdout, stderr)
@@ -189,7 +195,11 @@ class ChildRunner:
         try:
             if pipes is not _NO_PIPES:
                 try:
-                    to_child = pipes.open(data, stdin, stdout, stderr, limits.max_output_bytes)
+                    to_child = pipes.open(
+                        data, stdin, stdout, stderr, limits.max_output_bytes, transport, pipe_size_bytes
+                    )
+                except MappingError:
+                    raise
                 except OSError as error:
                     raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
             child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner)
@@ -354,6 +364,9 @@ class _Watch:
             cut or (unfinished and not (out is None and err is None)),
             feed.sent_bytes if feed is not None else 0,
             feed.error if feed is not None else None,
+            feed.transport if feed is not None else self._pipes.transport,
+            feed.fallback if feed is not None else None,
+            self._pipes.smallest_pipe_bytes(),
             usage.user_s + usage.user_us / 1e6,
             usage.system_s + usage.system_us / 1e6,
             peak_bytes,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 from typing import Final
 
 from procbench import linux
 from procbench.memory.buffers import PooledBuffer
+from procbench.memory.feed import Feed
+from procbench.memory.mapping import MemoryMapping
+from procbench.memory.transports import HANDED_OVER, Transport, feed, prefer
 
 CAPTURE: Final = -1
 """Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""
 
-Data = bytes | bytearray | memoryview
+Data = bytes | bytearray | memoryview | MemoryMapping
+"""What a child's standard input can be made of."""
 
 # Places in the array that poll(2) looks at. A child without pipes needs only the first two.
 EXIT, WAKE, OUT, ERR, IN = range(5)
@@ -81,78 +83,65 @@ class Intake:
             self.fd = -1
 
 
-class Feed:
-    """The write end of a pipe that a child reads from.
-
-    Args:
-        fd: A write end that does not block; closed when all is written or nobody reads any more.
-        data: What to write, as bytes. It must not change meanwhile.
-
-    Attributes:
-        fd: The descriptor, or -1 once closed.
-        sent_bytes: What the pipe took so far.
-        error: ``EPIPE`` if the child closed its end before it had everything, otherwise ``None``.
-    """
-
-    __slots__ = ("_data", "error", "fd", "sent_bytes")
-
-    def __init__(self, fd: int, data: memoryview) -> None:
-        self.fd = fd
-        self.sent_bytes = 0
-        self.error: str | None = None
-        self._data = data
-        if not self._data:
-            self.close()
-
-    def push(self) -> None:
-        """Write what the pipe takes now. SIGPIPE must be blocked or ignored in the calling thread."""
-        try:
-            self.sent_bytes += os.write(self.fd, self._data[self.sent_bytes :])
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.error = errno.errorcode.get(error.errno or 0, str(error.errno))
-            self.close()
-            return
-        if self.sent_bytes == len(self._data):
-            self.close()
-
-    def close(self) -> None:
-        """Close the descriptor; harmless when closed already."""
-        if self.fd >= 0:
-            linux.close_now(self.fd)
-            self.fd = -1
-
-
 class Pipes:
     """The parent's and the child's ends of one child's pipes; all of them are closed whatever happens."""
 
     feed: Feed | None = None
     out: Intake | None = None
     err: Intake | None = None
+    transport: Transport | None = None
+    pipe_size_bytes: int | None = None
 
     def __init__(self) -> None:
         self._read_ends: list[int] = []
         self._write_ends: list[int] = []
 
     def open(
-        self, data: Data | None, stdin: int | None, stdout: int | None, stderr: int | None, cap_bytes: int | None
+        self,
+        data: Data | None,
+        stdin: int | None,
+        stdout: int | None,
+        stderr: int | None,
+        cap_bytes: int | None,
+        transport: Transport = "auto",
+        pipe_size_bytes: int | None = None,
     ) -> tuple[int | None, int | None, int | None]:
         """Open what a child with these streams needs and return what it gets; a stream that is no pipe is left as it is."""
         if data is not None:
-            view = memoryview(data).cast("B")  # refuses text before anything is open
-            stdin, write_end = linux.pipe_to_child()
-            self._read_ends.append(stdin)
-            self.feed = Feed(write_end, view)
+            stdin = self._open_input(data, prefer(data, transport), pipe_size_bytes)
         if stdout == CAPTURE:
-            read_end, stdout = linux.pipe_from_child()
-            self._write_ends.append(stdout)
-            self.out = Intake(read_end, cap_bytes)
+            self.out, stdout = self._open_intake(cap_bytes, pipe_size_bytes)
         if stderr == CAPTURE:
-            read_end, stderr = linux.pipe_from_child()
-            self._write_ends.append(stderr)
-            self.err = Intake(read_end, cap_bytes)
+            self.err, stderr = self._open_intake(cap_bytes, pipe_size_bytes)
         return stdin, stdout, stderr
+
+    def _open_input(self, data: Data, way: Transport, pipe_size_bytes: int | None) -> int:
+        if way in HANDED_OVER and isinstance(data, MemoryMapping):
+            self.transport = way
+            stdin = data.read_fd()
+            self._read_ends.append(stdin)
+            return stdin
+        stdin, write_end = linux.pipe_to_child()
+        self._read_ends.append(stdin)
+        try:
+            self.feed = feed(write_end, data, way, pipe_size_bytes)
+        except BaseException:
+            linux.close_now(write_end)
+            raise
+        return stdin
+
+    def _open_intake(self, cap_bytes: int | None, pipe_size_bytes: int | None) -> tuple[Intake, int]:
+        read_end, write_end = linux.pipe_from_child()
+        self._write_ends.append(write_end)
+        if pipe_size_bytes is not None:
+            size = linux.resize_pipe(read_end, pipe_size_bytes)
+            self.pipe_size_bytes = min(size, self.pipe_size_bytes or size)
+        return Intake(read_end, cap_bytes), write_end
+
+    def smallest_pipe_bytes(self) -> int | None:
+        """Return what the smallest of the pipes holds for which a size was asked; ``None`` if there is none."""
+        sizes = (self.pipe_size_bytes, self.feed.pipe_size_bytes if self.feed is not None else None)
+        return min((size for size in sizes if size is not None), default=None)
 
     @property
     def reading(self) -> bool:
@@ -198,6 +187,8 @@ class Pipes:
         for end in (self.feed, self.out, self.err):
             if end is not None:
                 end.close()
+        if self.feed is not None:
+            self.feed.settle()
 
 
 def _close_all(ends: list[int]) -> None:

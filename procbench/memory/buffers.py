@@ -67,7 +67,7 @@ class BufferPoolStatistics:
 
 
 # A memoryview that exports memory must not meet the garbage collector: CPython crashes when it clears one in a cycle before
-# the view made from it (seen in 3.11 and 3.12). From here they can be reached as long as their pool lives, so it never clears them.
+# the view made from it (seen in 3.11 and 3.12). From here they are in reach as long as their pool lives, and stay uncleared.
 _out_of_reach: dict[int, list[memoryview | PickleBuffer]] = {}
 
 

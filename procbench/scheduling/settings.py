@@ -16,17 +16,21 @@ from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
+from procbench.memory.transports import TRANSPORTS
 
 
-def _knob(default: Any, unit: str, meaning: str, lowest: float | None = None) -> Any:
-    return field(default=default, metadata={"unit": unit, "meaning": meaning, "lowest": lowest})
+def _knob(
+    default: Any, unit: str, meaning: str, lowest: float | None = None, choices: tuple[str, ...] | None = None
+) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "lowest": lowest, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """How a batch of commands is run. Immutable; ``changed`` gives a variant.
 
-    Every field carries its unit, its meaning and its lowest value as metadata, which ``describe`` returns.
+    Every field carries its unit, its meaning and its lowest value, or the words to choose from, as metadata:
+    ``describe`` returns it.
 
     Attributes:
         workers: How many commands run at a time; ``None`` for as many as this process may use CPUs.
@@ -36,6 +40,10 @@ class RunSettings:
         max_output_bytes: Most bytes kept of each captured stream; the rest is counted and dropped. ``None`` keeps all.
         buffer_size_bytes: Most bytes of captured output that one read(2) takes; each worker has one buffer of this size. A
             pipe holds 64 KiB unless it was made larger, so more pays only where pipes are larger too.
+        transport: How a task's input goes to it, one of :data:`procbench.memory.transports.TRANSPORTS`: ``auto`` chooses by
+            kind and size; a way that an input's kind does not allow becomes ``write``.
+        pipe_size_bytes: Size to ask for, of each pipe to and from a command; ``None`` leaves the kernel's 64 KiB, but asks for
+            1 MiB where more than that is sent. What was had stands in the result.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
@@ -51,6 +59,8 @@ class RunSettings:
     discard: bool = _knob(False, "", "send output that is not captured to /dev/null")
     max_output_bytes: int | None = _knob(8 << 20, "bytes", "most that is kept of each captured stream", 0)
     buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
+    transport: str = _knob("auto", "", "how a task's input goes to it", choices=TRANSPORTS)
+    pipe_size_bytes: int | None = _knob(None, "bytes", "size of the pipes to and from a command", 1)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
@@ -83,7 +93,7 @@ class RunSettings:
 
     @classmethod
     def describe(cls) -> dict[str, Mapping[str, Any]]:
-        """Return for every field its ``unit``, ``meaning`` and ``lowest`` value."""
+        """Return for every field its ``unit``, ``meaning``, ``lowest`` value and ``choices``."""
         return {knob.name: knob.metadata for knob in dataclasses.fields(cls)}
 
     @property
@@ -99,6 +109,10 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
     if "bool" in str(knob.type):
         if not isinstance(value, bool):
             raise InvalidInputError(f"{said}; it must be True or False")
+        return
+    if knob.metadata["choices"] is not None:
+        if value not in knob.metadata["choices"]:
+            raise InvalidInputError(f"{said}; it must be one of {', '.join(knob.metadata['choices'])}")
         return
     whole = "int" in str(knob.type)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or math.isnan(value):

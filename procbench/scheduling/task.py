@@ -13,13 +13,14 @@ from typing import Literal, Self
 from procbench.errors import InvalidInputError, SpawnError
 from procbench.io.command import Argument
 from procbench.io.results import RunResult
+from procbench.memory.mapping import MemoryMapping
 
 Outcome = Literal["succeeded", "failed", "timed_out", "cancelled"]
 
 _ids = itertools.count(1)
 _SECOND_NS = 1_000_000_000
 _TEXT = (str, bytes)
-_BYTES = (bytes, bytearray, memoryview)
+_BYTES = (bytes, bytearray, memoryview, MemoryMapping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class ProcessTask:
         argv: Program and arguments; never given to a shell.
         cwd: Working directory; ``None`` for this process's.
         env: The whole environment; ``None`` for this process's.
-        stdin: Bytes for standard input; ``None`` for ``/dev/null``.
+        stdin: Bytes or a mapping for standard input; ``None`` for ``/dev/null``. They must not change until the task ended.
         timeout: Seconds until it is ended; ``None`` for what the settings say.
         id: What results refer to; counted up where it is not given.
         created_ns: When it was made, nanoseconds of ``time.monotonic_ns()``.
@@ -43,7 +44,7 @@ class ProcessTask:
     argv: Sequence[Argument]
     cwd: Argument | None = None
     env: Mapping[str, str] | None = None
-    stdin: bytes | None = None
+    stdin: bytes | MemoryMapping | None = None
     timeout: float | None = None
     id: int | str = field(default_factory=_ids.__next__)
     created_ns: int = field(default_factory=time.monotonic_ns)
@@ -52,7 +53,9 @@ class ProcessTask:
         if isinstance(self.argv, _TEXT):
             raise InvalidInputError(f"argv must be a list such as ['gzip', 'file'], not the string {self.argv!r}")
         if self.stdin is not None and not isinstance(self.stdin, _BYTES):
-            raise InvalidInputError(f"stdin is {type(self.stdin).__name__}; it must be bytes, such as text.encode()")
+            raise InvalidInputError(
+                f"stdin is {type(self.stdin).__name__}; it must be bytes, such as text.encode(), or a MemoryMapping"
+            )
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
 
@@ -96,6 +99,9 @@ class TaskResult(RunResult):
             truncated=False,
             stdin_bytes=0,
             stdin_error=None,
+            transport=None,
+            transport_fallback=None,
+            pipe_size_bytes=None,
             user_s=math.nan,
             system_s=math.nan,
             peak_memory_bytes=0,

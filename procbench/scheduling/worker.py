@@ -7,13 +7,14 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from procbench.errors import SpawnError, SpawnLimitError
 from procbench.io.runner import ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
 from procbench.memory.buffers import BufferPool
+from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import TaskResult
@@ -66,6 +67,8 @@ class Worker:
             settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
         )
         self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
+        self._transport = cast(Transport, settings.transport)
+        self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
         self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers)
@@ -99,7 +102,15 @@ class Worker:
         while True:
             try:
                 fields = self.runner.run(
-                    task.argv, limits=limits, data=task.stdin, stdout=stream, stderr=stream, cwd=task.cwd, env=task.env
+                    task.argv,
+                    limits=limits,
+                    data=task.stdin,
+                    stdout=stream,
+                    stderr=stream,
+                    cwd=task.cwd,
+                    env=task.env,
+                    transport=self._transport,
+                    pipe_size_bytes=self._pipe_size_bytes,
                 )
             except SpawnLimitError as error:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.

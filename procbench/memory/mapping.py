@@ -1,0 +1,485 @@
+"""A region of memory that a kernel can move as it is, shared by any number of mappings, and lent while a pipe holds its pages.
+
+============= ================================ ======================== =================================================
+kind          what it is                       can be written           what others can do to it
+============= ================================ ======================== =================================================
+``anonymous`` fresh memory                     until it is sealed       nothing
+``memfd``     a file that exists in memory     until it is sealed       nothing, until it is handed over, then only read
+``wrapped``   somebody else's object           never through a mapping  its owner may write to it, unless it is ``bytes``
+``file``      a file                           never through a mapping  anything: ``snapshot`` first if that matters
+============= ================================ ======================== =================================================
+
+A ``file`` is never mapped into this process: reading a page of a file that another process made shorter would end this one
+by SIGBUS. It is read by pread(2), which says how much is still there, or spliced, which never touches its pages from here.
+What splicing puts into a pipe is the file's own page cache, so that a reader sees what is written to the file meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import itertools
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
+
+from procbench import linux
+from procbench.errors import (
+    ClosedError,
+    InvalidInputError,
+    MappingError,
+    MappingLentError,
+    MappingSealedError,
+    MappingTruncatedError,
+)
+from procbench.memory.region import Kind, Lease, Region
+
+_COPIED_AT_ONCE: Final = 1 << 20
+_MADV_POPULATE_WRITE: Final = 23  # Linux 5.14
+_MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+_ids = itertools.count(1)
+
+
+class MemoryMapping:
+    """A stretch of a region: made by ``anonymous``, ``memfd``, ``wrap`` or ``file``, and by slicing, which never copies.
+
+    Thread-safe, except that two threads that write to the same bytes get what they wrote, in any order. A mapping that is
+    forgotten is given back as one that is closed; leaving a ``with`` block closes it.
+
+    While it is lent, writing, resizing, sealing and closing raise ``MappingLentError``: to the whole region, whatever slice
+    was lent.
+
+    Attributes:
+        id: Of the region; slices have the same.
+        offset: Where it begins in the region, bytes.
+        size_bytes: How long it is; ``len()`` says the same.
+    """
+
+    __slots__ = ("__weakref__", "_region", "id", "offset", "size_bytes")
+
+    def __init__(self, region: Region, offset: int, size_bytes: int, id: int) -> None:
+        self._region: Region | None = region
+        self.offset = offset
+        self.size_bytes = size_bytes
+        self.id = id
+        region.handles.add(self)
+
+    @classmethod
+    def _whole(cls, region: Region) -> Self:
+        return cls(region, 0, region.size_bytes, next(_ids))
+
+    @classmethod
+    def anonymous(cls, size_bytes: int, *, huge_pages: bool = False, populate: bool = False) -> Self:
+        """Return fresh memory, all zeros.
+
+        Args:
+            size_bytes: How much; 0 is allowed. Pages never touched cost nothing.
+            huge_pages: Ask for pages of 2 MiB; ``huge_pages`` says whether the kernel agreed to try.
+            populate: Fault every page in now, instead of one by one when they are first touched; ``populated`` says
+                whether the kernel could (Linux 5.14).
+
+        Raises:
+            InvalidInputError: The size is negative.
+            MappingError: The kernel refused (ENOMEM).
+        """
+        region = Region("anonymous", _not_negative(size_bytes))
+        region.map_anew()
+        if region.map is not None:
+            region.huge_pages = huge_pages and _advised(region.map, mmap.MADV_HUGEPAGE)
+            region.populated = populate and _advised(region.map, _MADV_POPULATE_WRITE)
+        return cls._whole(region)
+
+    @classmethod
+    def memfd(cls, size_bytes: int) -> Self:
+        """Return memory that is a file too, all zeros: once sealed, a child can have it as its standard input.
+
+        Where the kernel has no memfd_create(2) it is anonymous memory, and ``kind`` and ``fallback`` say so.
+
+        Raises:
+            InvalidInputError: The size is negative.
+            MappingError: The kernel refused (ENOMEM, EMFILE, ...).
+        """
+        _not_negative(size_bytes)
+        try:
+            descriptor = _create_memfd()
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise MappingError(error.errno, f"no memory file: {error.strerror}") from error
+            mapping = cls.anonymous(size_bytes)
+            mapping._open.fallback = errno.errorcode[error.errno]
+            return mapping
+        region = Region("memfd", size_bytes, descriptor)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+        except OSError as error:
+            raise MappingError(
+                error.errno, f"a memory file cannot have {size_bytes:,} bytes: {error.strerror}"
+            ) from error
+        region.map_anew()
+        return cls._whole(region)
+
+    @classmethod
+    def wrap(cls, data: Any) -> Self:
+        """Return a mapping around an object that holds bytes, without copying them; it can only be read through it.
+
+        The object's owner may still write to it, unless it is ``bytes``. So only ``bytes`` are ever lent to a pipe.
+
+        Raises:
+            InvalidInputError: It has no buffer, or one that is not contiguous.
+        """
+        try:
+            view = memoryview(data)
+            view = view.toreadonly().cast("B") if view.nbytes else memoryview(b"")
+        except TypeError as error:
+            raise InvalidInputError(f"{type(data).__name__} holds no contiguous bytes; it cannot be wrapped") from error
+        region = Region("wrapped", view.nbytes, data=view)
+        if type(data) is bytes:
+            region.immutable = True
+            region.address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        return cls._whole(region)
+
+    @classmethod
+    def file(cls, file: str | os.PathLike[str] | int) -> Self:
+        """Return a file to be read, as long as it is now.
+
+        If it becomes shorter, what reads behind its end raises ``MappingTruncatedError``; there is no SIGBUS.
+
+        Args:
+            file: A path, or an open descriptor, which stays the caller's.
+
+        Raises:
+            InvalidInputError: It is no regular file.
+            OSError: It cannot be opened.
+        """
+        fd = os.dup(file) if isinstance(file, int) else os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        region = Region("file", 0, fd)
+        found = os.fstat(fd)
+        if found.st_mode & 0o170000 != 0o100000:
+            raise InvalidInputError(f"{file!r} is no regular file; read from it instead of mapping it")
+        region.size_bytes = found.st_size
+        return cls._whole(region)
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _open(self) -> Region:
+        if self._region is None:
+            raise ClosedError("the mapping is closed")
+        return self._region
+
+    def __len__(self) -> int:
+        return self.size_bytes
+
+    def __repr__(self) -> str:
+        what = "closed" if self._region is None else self._region.kind
+        return f"<MemoryMapping {self.id}: {what}, {self.size_bytes} bytes at {self.offset}>"
+
+    @property
+    def kind(self) -> Kind:
+        """``anonymous``, ``memfd``, ``wrapped`` or ``file``."""
+        return self._open.kind
+
+    @property
+    def fd(self) -> int | None:
+        """The descriptor of a memfd or file; it belongs to the mapping."""
+        descriptor = self._open.fd
+        return descriptor if descriptor >= 0 else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._region is None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nothing can be written through it."""
+        return self._open.sealed
+
+    @property
+    def immutable(self) -> bool:
+        """Whether nobody at all can change its bytes any more."""
+        return self._open.immutable
+
+    @property
+    def huge_pages(self) -> bool:
+        """Whether the kernel agreed to use huge pages where it can."""
+        return self._open.huge_pages
+
+    @property
+    def populated(self) -> bool:
+        """Whether all pages were faulted in at once."""
+        return self._open.populated
+
+    @property
+    def fallback(self) -> str | None:
+        """Name of the errno for which it is not the kind that was asked for, or ``None``."""
+        return self._open.fallback
+
+    @property
+    def to_end(self) -> bool:
+        """Whether it reaches to the end of its region, so that a reader of the descriptor stops in the right place."""
+        return self.offset + self.size_bytes == self._open.size_bytes
+
+    @property
+    def lent(self) -> bool:
+        """Whether its bytes stand in a pipe, or are on their way there. Looks anew, some 20 µs."""
+        return self._open.lent()
+
+    @property
+    def viewed(self) -> bool:
+        """Whether a view of the region, or a slice of one, is alive somewhere."""
+        return self._open.viewed()
+
+    # --- its bytes ----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, piece: slice) -> MemoryMapping:
+        if not isinstance(piece, slice) or piece.step not in (None, 1):
+            raise InvalidInputError("a mapping is sliced by [start:stop]; for one byte read the slice")
+        start, stop, _ = piece.indices(self.size_bytes)
+        return MemoryMapping(self._open, self.offset + start, max(0, stop - start), self.id)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[memoryview]:
+        """Give a read-only view for as long as the block takes; of a file a copy, read by pread(2).
+
+        Raises:
+            MappingTruncatedError: The file became shorter.
+        """
+        if self.kind == "file":
+            yield memoryview(self.tobytes())
+            return
+        with self._open.lock:
+            view = self._cut(self._open.view().toreadonly())
+        try:
+            yield view
+        finally:
+            _let_go(view)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[memoryview]:
+        """Give a view that can be written to, for as long as the block takes.
+
+        A slice of it that outlives the block is noticed: the mapping cannot be lent, resized or closed until it is gone.
+
+        Raises:
+            MappingLentError: A pipe still has the bytes.
+            MappingSealedError: It is sealed, a file, or somebody else's object.
+        """
+        region = self._open
+        with region.lock:
+            if region.sealed:
+                raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) is only read")
+            if region.lent():
+                raise MappingLentError(errno.EBUSY, "the mapping cannot be written while a pipe still has its bytes")
+            view = self._cut(region.view())
+        try:
+            yield view
+        finally:
+            _let_go(view)
+
+    def _cut(self, whole: memoryview) -> memoryview:
+        return whole[self.offset : self.offset + self.size_bytes]
+
+    def tobytes(self) -> bytes:
+        """Return a copy of its bytes.
+
+        Raises:
+            MappingTruncatedError: The file became shorter.
+        """
+        region = self._open
+        if region.kind != "file":
+            with self.reading() as view:
+                return bytes(view)
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Read a file piece by piece."""
+        descriptor, at, end = self._open.fd, self.offset, self.offset + self.size_bytes
+        while at < end:
+            piece = os.pread(descriptor, min(_COPIED_AT_ONCE, end - at), at)
+            if not piece:
+                raise MappingTruncatedError(
+                    errno.ENODATA, f"the file ends at {at:,} bytes now, and was longer when mapped"
+                )
+            at += len(piece)
+            yield piece
+
+    def read_fd(self) -> int:
+        """Return a new descriptor that reads from its beginning on, and shares no offset with any other; the caller closes it.
+
+        Raises:
+            InvalidInputError: It has no descriptor.
+            OSError: The kernel refused.
+        """
+        descriptor = self._open.fd
+        if descriptor < 0:
+            raise InvalidInputError(f"a mapping of kind {self.kind} has no descriptor")
+        own = linux.reopen(descriptor, os.O_RDONLY)
+        os.lseek(own, self.offset, os.SEEK_SET)
+        return own
+
+    # --- what can be done to it ---------------------------------------------------------------------------------------
+
+    def lend(self, remain: Callable[[], bool]) -> Lease:
+        """Keep its bytes as they are until ``remain`` says no, and the region from being freed, even if it is forgotten.
+
+        Raises:
+            MappingLentError: A view is alive, through which the bytes could be changed.
+        """
+        return self._open.lend(remain, self.offset)
+
+    def seal(self) -> Self:
+        """Let nobody change its bytes or its size any more, and return it; the kernel enforces it where it is a memfd.
+
+        Anonymous memory is only kept from being written through mappings.
+
+        Raises:
+            MappingLentError: It is lent, or a view is alive.
+            MappingError: The kernel refused.
+        """
+        region = self._open
+        with region.lock:
+            if region.sealed:
+                return self
+            region.refuse_if_used("sealed")
+            if region.fd >= 0:
+                if region.map is not None:
+                    region.map.close()
+                    region.map = None
+                try:
+                    fcntl.fcntl(region.fd, fcntl.F_ADD_SEALS, _SEALS)
+                except OSError as error:
+                    region.map_anew()
+                    raise MappingError(error.errno, f"it cannot be sealed: {error.strerror}") from error
+                region.sealed = True
+                region.map_anew()
+            region.sealed = region.immutable = True
+        return self
+
+    def snapshot(self) -> MemoryMapping:
+        """Return a sealed copy of its bytes as they are now, which nobody can change: a memfd where the kernel has it.
+
+        Raises:
+            MappingTruncatedError: The file became shorter.
+            MappingError: The kernel refused.
+        """
+        copy = MemoryMapping.memfd(self.size_bytes)
+        with copy.writing() as target:
+            if self.kind == "file":
+                at = 0
+                for piece in self._pieces():
+                    target[at : at + len(piece)] = piece
+                    at += len(piece)
+            else:
+                with self.reading() as source:
+                    target[:] = source
+        return copy.seal()
+
+    def resize(self, size_bytes: int) -> None:
+        """Make it longer, with zeros, or shorter. The kernel moves the pages, nothing is copied.
+
+        Raises:
+            InvalidInputError: The size is negative, or it is a slice.
+            MappingLentError: It is lent, a view is alive, or another mapping shares the region.
+            MappingSealedError: It is sealed, a file, or somebody else's object.
+            MappingError: The kernel refused (ENOMEM).
+        """
+        region = self._open
+        _not_negative(size_bytes)
+        with region.lock:
+            if region.sealed:
+                raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) keeps its size")
+            if len(region.handles) > 1:
+                raise MappingLentError(errno.EBUSY, "the mapping cannot be resized while slices share it")
+            if self.offset or self.size_bytes != region.size_bytes:
+                raise InvalidInputError("a slice cannot be resized")
+            region.refuse_if_used("resized")
+            self._resize(region, size_bytes)
+            self.size_bytes = size_bytes
+
+    @staticmethod
+    def _resize(region: Region, size_bytes: int) -> None:
+        try:
+            if region.map is not None and size_bytes:
+                region.map.resize(size_bytes)
+                region.size_bytes = size_bytes
+                region.find_address()
+                return
+            if region.map is not None:
+                region.map.close()
+                region.map = None
+            if region.fd >= 0:
+                os.ftruncate(region.fd, size_bytes)
+        except (OSError, OverflowError, ValueError) as error:
+            code = getattr(error, "errno", None) or errno.ENOMEM
+            raise MappingError(code, f"it cannot be resized to {size_bytes:,} bytes: {os.strerror(code)}") from error
+        region.size_bytes = size_bytes
+        region.map_anew()
+
+    def close(self) -> None:
+        """Give it back; the memory goes when no slice of it is open. Harmless when closed already.
+
+        Raises:
+            MappingLentError: It is the last one, and its bytes are lent or a view of them is alive; it stays open.
+        """
+        region = self._region
+        if region is None:
+            return
+        with region.lock:
+            if len(region.handles) == 1:
+                region.refuse_if_used("closed")
+                region.release()
+            self._leave(region)
+
+    def _leave(self, region: Region) -> None:
+        region.handles.discard(self)
+        self._region = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        region = self._region
+        if region is None:
+            return
+        try:
+            self.close()
+        except MappingLentError:
+            if region.leases:  # nobody can name it any more; it goes once the pipe's reader has gone
+                self._leave(region)
+            elif error is None:
+                raise
+
+
+def _not_negative(size_bytes: int) -> int:
+    if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
+        raise InvalidInputError(f"a size is a whole number of bytes of at least 0, and not {size_bytes!r}")
+    return size_bytes
+
+
+def _advised(region: mmap.mmap, advice: int) -> bool:
+    try:
+        region.madvise(advice)
+    except OSError:
+        return False
+    return True
+
+
+def _create_memfd() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("procbench", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the last flag
+            raise
+        return os.memfd_create("procbench", flags)
+
+
+def _let_go(view: memoryview) -> None:
+    with contextlib.suppress(BufferError):  # somebody's array still stands on it; the region sees that
+        view.release()

@@ -1,0 +1,328 @@
+"""Send memory to a child and take in what it writes, without copying what need not be copied."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from procbench import linux
+from procbench.errors import InvalidInputError
+from procbench.memory.drain import FileDrain, MappingDrain
+from procbench.memory.feed import Feed
+from procbench.memory.mapping import MemoryMapping
+from procbench.memory.transports import HANDED_OVER, PIPE_BYTES, Source, Transport, choose, feed
+
+
+class HasFileno(Protocol):
+    """An open file, as ``Popen.stdin`` is one."""
+
+    def fileno(self) -> int: ...  # noqa: D102
+
+
+Starter = Callable[[int], Any]
+"""Starts a child with the given descriptor as its standard input (or output), and returns whatever it likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a transfer to a child went.
+
+    Attributes:
+        transport: The way taken.
+        fallback: Name of the errno for which the way asked for was left, or ``None``.
+        sent_bytes: What the pipe took; all of it where the source itself was handed over.
+        error: ``EPIPE`` if the child closed its standard input before it had everything, ``ENODATA`` if the source file
+            became shorter, otherwise ``None``.
+        pipe_size_bytes: What the pipe held; ``None`` where there was none, or none of a certain size was asked for.
+        child: What starting the child returned; ``None`` if it ran already.
+    """
+
+    transport: Transport
+    fallback: str | None
+    sent_bytes: int
+    error: str | None
+    pipe_size_bytes: int | None
+    child: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """How a transfer from a child went.
+
+    Attributes:
+        transport: ``readv`` into a mapping; ``splice`` into a file, or ``read`` where that could not be.
+        mapping: What was kept, if it went into memory.
+        kept_bytes: How much was kept.
+        total_bytes: How much the child wrote.
+        pipe_size_bytes: What the pipe held.
+        child: What starting the child returned; ``None`` if it ran already.
+    """
+
+    transport: str
+    mapping: MemoryMapping | None
+    kept_bytes: int
+    total_bytes: int
+    pipe_size_bytes: int | None
+    child: Any
+
+    @property
+    def cut(self) -> bool:
+        """Whether the child wrote more than was kept."""
+        return self.total_bytes > self.kept_bytes
+
+
+# --- to a child -------------------------------------------------------------------------------------------------------
+
+
+def send(
+    source: Source,
+    child: Starter | HasFileno | int,
+    *,
+    transport: Transport = "auto",
+    pipe_size_bytes: int | None = None,
+    timeout: float | None = None,
+) -> Sent:
+    """Send all of ``source`` to a child's standard input, close that, and return once the pipe took the last byte.
+
+    The child may go on reading: pages that stand in the pipe stay lent, and the mapping refuses to be written, until nobody
+    has the pipe open any more. Thread-safe as long as every child is sent to by one thread. Gives the GIL away.
+
+    Args:
+        source: A mapping, or bytes.
+        child: How to reach it: a function that starts it with the descriptor it is given as standard input (it must not
+            close that descriptor, ``subprocess.Popen(argv, stdin=fd)`` does not); or the write end of its pipe, as an open
+            file (``Popen.stdin``) or a descriptor, which is closed afterwards in any case.
+        transport: The way to go; see the table in :mod:`procbench.memory.transports`.
+        pipe_size_bytes: Size to ask for; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
+        timeout: Most seconds to wait; ``None`` for as long as it takes.
+
+    Raises:
+        InvalidInputError: There is no such transport, or the source or the child does not allow it.
+        MappingLentError: A view that can be written through is still alive.
+        TimeoutError: The child did not take everything in time; its standard input was closed.
+        OSError: No descriptor is left.
+    """
+    with _sending(source, child, transport, pipe_size_bytes) as (sender, started, way):
+        if sender is None:
+            return Sent(way, None, len(source), None, None, started)
+        with linux.sigpipe_blocked():
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while sender.fd >= 0:
+                _wait(sender.fd, select.POLLOUT, deadline)
+                sender.push()
+        return _sent(sender, started)
+
+
+async def asend(
+    source: Source,
+    child: Starter | HasFileno | int,
+    *,
+    transport: Transport = "auto",
+    pipe_size_bytes: int | None = None,
+) -> Sent:
+    """Do what ``send`` does while the event loop goes on; cancelling it closes the child's standard input.
+
+    Raises:
+        InvalidInputError: As for ``send``.
+        MappingLentError: As for ``send``.
+        OSError: As for ``send``.
+    """
+    with _sending(source, child, transport, pipe_size_bytes) as (sender, started, way):
+        if sender is None:
+            return Sent(way, None, len(source), None, None, started)
+        loop = asyncio.get_running_loop()
+        while sender.fd >= 0:
+            await _ready(loop.add_writer, loop.remove_writer, sender.fd)
+            with linux.sigpipe_blocked():
+                sender.push()
+        return _sent(sender, started)
+
+
+def _sent(sender: Feed, started: Any) -> Sent:
+    return Sent(sender.transport, sender.fallback, sender.sent_bytes, sender.error, sender.pipe_size_bytes, started)
+
+
+@contextlib.contextmanager
+def _sending(
+    source: Source, child: Starter | HasFileno | int, transport: Transport, pipe_size_bytes: int | None
+) -> Iterator[tuple[Feed | None, Any, Transport]]:
+    """Open what is needed and close it again; give the feed (``None`` if handed over), what was started, and the way."""
+    way = choose(source, transport, can_hand_over=callable(child))
+    if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
+        yield None, _hand_over(source, child), way
+        return
+    with contextlib.ExitStack() as stack:
+        with_child = stack.enter_context(contextlib.ExitStack())
+        if callable(child):
+            read_end, write_end = linux.pipe_to_child()
+            with_child.callback(linux.close_now, read_end)
+        else:
+            write_end = _taken_over(child)
+        try:  # what cannot be sent is refused before a child runs
+            sender = feed(write_end, source, way, pipe_size_bytes)
+        except BaseException:
+            linux.close_now(write_end)
+            raise
+        stack.callback(sender.close)
+        started = None
+        if callable(child):
+            with with_child:
+                started = child(read_end)
+        yield sender, started, way
+
+
+def _hand_over(source: MemoryMapping, child: Starter) -> Any:
+    descriptor = source.read_fd()
+    try:
+        return child(descriptor)
+    finally:
+        linux.close_now(descriptor)
+
+
+def _taken_over(end: HasFileno | int) -> int:
+    """Return a descriptor of ours, that does not block, for a pipe end that the caller gave away."""
+    if isinstance(end, int):
+        os.set_blocking(end, False)
+        return end
+    descriptor = os.dup(end.fileno())
+    cast(Any, end).close()
+    os.set_blocking(descriptor, False)
+    return descriptor
+
+
+# --- from a child -----------------------------------------------------------------------------------------------------
+
+
+def receive(
+    child: Starter | HasFileno | int,
+    into: MemoryMapping | Path | str | int | None = None,
+    *,
+    max_bytes: int | None = None,
+    pipe_size_bytes: int | None = PIPE_BYTES,
+    timeout: float | None = None,
+) -> Received:
+    """Take in everything that a child writes to its standard output, to the end of it.
+
+    What does not fit is read, counted and dropped. Into memory, the peak is the bytes kept (rounded up to 2 MiB where huge
+    pages were had) and nothing besides: a growing mapping is moved by the kernel, not copied. Into a file no memory is used.
+    Thread-safe as long as every child is read by one thread. Gives the GIL away.
+
+    Args:
+        child: How to reach it: a function that starts it with the descriptor it is given as standard output (it must not
+            close that descriptor); or the read end of its pipe, as an open file (``Popen.stdout``) or a descriptor, which is
+            closed afterwards in any case.
+        into: A mapping that is filled from its beginning; a file, as a path (made, or emptied) or as a descriptor; or
+            ``None`` for a new mapping that grows.
+        max_bytes: Most bytes to keep; ``None`` for what fits.
+        pipe_size_bytes: Size to ask for; ``None`` leaves the pipe as it is.
+        timeout: Most seconds to wait for the end; ``None`` for as long as it takes.
+
+    Raises:
+        InvalidInputError: ``max_bytes`` is negative.
+        MappingLentError: The mapping is lent, or somebody writes to it.
+        TimeoutError: The end did not come in time; the pipe was closed.
+        OSError: No descriptor is left, or the file cannot be written.
+    """
+    with _receiving(child, into, max_bytes, pipe_size_bytes) as (drain, started, size):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while drain.fd >= 0:
+            _wait(drain.fd, select.POLLIN, deadline)
+            drain.pull()
+        return _received(drain, started, size)
+
+
+async def areceive(
+    child: Starter | HasFileno | int,
+    into: MemoryMapping | Path | str | int | None = None,
+    *,
+    max_bytes: int | None = None,
+    pipe_size_bytes: int | None = PIPE_BYTES,
+) -> Received:
+    """Do what ``receive`` does while the event loop goes on; cancelling it closes the pipe.
+
+    Raises:
+        InvalidInputError: As for ``receive``.
+        MappingLentError: As for ``receive``.
+        OSError: As for ``receive``.
+    """
+    with _receiving(child, into, max_bytes, pipe_size_bytes) as (drain, started, size):
+        loop = asyncio.get_running_loop()
+        while drain.fd >= 0:
+            await _ready(loop.add_reader, loop.remove_reader, drain.fd)
+            drain.pull()
+        return _received(drain, started, size)
+
+
+def _received(drain: MappingDrain | FileDrain, started: Any, pipe_size_bytes: int | None) -> Received:
+    mapping = drain.mapping() if isinstance(drain, MappingDrain) else None
+    return Received(drain.transport, mapping, drain.kept_bytes, drain.total_bytes, pipe_size_bytes, started)
+
+
+@contextlib.contextmanager
+def _receiving(
+    child: Starter | HasFileno | int,
+    into: MemoryMapping | Path | str | int | None,
+    max_bytes: int | None,
+    pipe_size_bytes: int | None,
+) -> Iterator[tuple[MappingDrain | FileDrain, Any, int | None]]:
+    if max_bytes is not None and max_bytes < 0:
+        raise InvalidInputError(f"max_bytes is {max_bytes}; it must not be negative")
+    with contextlib.ExitStack() as stack:
+        if isinstance(into, Path | str):
+            into = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            stack.callback(os.close, into)
+        with_child = stack.enter_context(contextlib.ExitStack())
+        if callable(child):
+            read_end, write_end = linux.pipe_from_child()
+            with_child.callback(linux.close_now, write_end)
+        else:
+            read_end = _taken_over(child)
+        try:  # a place that cannot be written to is refused before a child runs
+            size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
+            drain = _drain(read_end, into, max_bytes)
+        except BaseException:
+            linux.close_now(read_end)
+            raise
+        stack.callback(drain.close)
+        started = None
+        if callable(child):
+            with with_child:
+                started = child(write_end)
+        yield drain, started, size
+
+
+def _drain(fd: int, into: MemoryMapping | int | None, max_bytes: int | None) -> MappingDrain | FileDrain:
+    return FileDrain(fd, into, max_bytes) if isinstance(into, int) else MappingDrain(fd, into, max_bytes)
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def _wait(fd: int, event: int, deadline: float | None) -> None:
+    """Return when the descriptor is ready, or its other end is gone."""
+    question = select.poll()
+    question.register(fd, event)
+    if not question.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError("the child did not take, or give, everything in time; its pipe was closed")
+
+
+async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:
+    """Return when the event loop says that the descriptor is ready, or its other end is gone."""
+    ready = asyncio.get_running_loop().create_future()
+
+    def is_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, is_ready)
+    try:
+        await ready
+    finally:
+        remove(fd)
