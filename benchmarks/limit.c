@@ -1,16 +1,20 @@
-/* The limit for a spawner: the system calls that procbench makes for a child, from C threads.
+/* The limit for a spawner: what procbench does for a child, from C threads.
  *
- *   limit COUNT WORKERS PROGRAM [ARGUMENT...]     prints the seconds that COUNT children took
+ *   limit spawn|clone COUNT WORKERS PROGRAM [ARGUMENT...]     prints the seconds that COUNT children took
+ *
+ * spawn: by posix_spawn, as C programs do. clone: on a stack that each thread keeps, as procbench's workers do.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,9 +23,11 @@
 
 extern char **environ;
 
-enum { MOST_WORKERS = 256 };
+enum { MOST_WORKERS = 256, STACK_BYTES = 32 * 1024, EXEC_FAILED = 127 };
 
 static atomic_int left;
+static int by_clone;
+static int null_fd;
 static char **command;
 static posix_spawnattr_t attributes;
 static posix_spawn_file_actions_t actions;
@@ -32,36 +38,70 @@ static double seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* What the child does before its exec. This program catches no signal and ignores only SIGPIPE, as Python does. */
+static int become(void *unused) {
+    (void)unused;
+    sigset_t none;
+    sigemptyset(&none);
+    setpgid(0, 0);
+    signal(SIGPIPE, SIG_DFL);
+    dup2(null_fd, 0);
+    close_range(3, ~0U, 0);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(command[0], command, environ);
+    _exit(EXEC_FAILED);
+}
+
+static pid_t start(char *stack, int *pidfd) {
+    pid_t pid = -1;
+    if (by_clone) {
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pid = clone(become, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, NULL, pidfd);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    } else if (posix_spawn(&pid, command[0], &actions, &attributes, command, environ) == 0) {
+        *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    }
+    if (pid <= 0) {
+        perror(command[0]);
+        exit(1);
+    }
+    return pid;
+}
+
 static void *work(void *unused) {
     (void)unused;
+    char *stack = malloc(STACK_BYTES);
     while (atomic_fetch_sub(&left, 1) > 0) {
-        pid_t pid;
         int status;
         struct rusage usage;
+        struct pollfd ended = {.events = POLLIN};
         volatile double started = seconds();
-        if (posix_spawn(&pid, command[0], &actions, &attributes, command, environ)) {
-            perror(command[0]);
-            exit(1);
-        }
-        struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+        pid_t pid = start(stack, &ended.fd);
         poll(&ended, 1, -1);
         volatile double over = seconds();
         wait4(pid, &status, WNOHANG, &usage);
         close(ended.fd);
         (void)started, (void)over;
+        if (status != 0) exit(1);
     }
+    free(stack);
     return NULL;
 }
 
 int main(int count, char **arguments) {
-    if (count < 4) {
-        fprintf(stderr, "usage: limit COUNT WORKERS PROGRAM [ARGUMENT...]\n");
+    if (count < 5) {
+        fprintf(stderr, "usage: limit spawn|clone COUNT WORKERS PROGRAM [ARGUMENT...]\n");
         return 2;
     }
-    int workers = atoi(arguments[2]);
+    by_clone = strcmp(arguments[1], "clone") == 0;
+    int workers = atoi(arguments[3]);
     if (workers < 1 || workers > MOST_WORKERS) return 2;
-    left = atoi(arguments[1]);
-    command = arguments + 3;
+    left = atoi(arguments[2]);
+    command = arguments + 4;
+    null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    signal(SIGPIPE, SIG_IGN);
 
     sigset_t none, defaults;
     sigemptyset(&none);

@@ -9,11 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from procbench import RunSettings, WorkStealingScheduler
 
 TRUE = shutil.which("true") or "/bin/true"
+C_SPAWN, C_CLONE = "C, posix_spawn", "C, clone on a kept stack"
 Way = Callable[[int, int], float]
 
 
@@ -89,18 +91,19 @@ def _call(_: int) -> int:
     return subprocess.run([TRUE], check=False, stdin=subprocess.DEVNULL).returncode
 
 
-def limit(folder: Path) -> Way | None:
-    """Build the C program in ``folder``; ``None`` where there is no compiler, or a libc without the pieces."""
+def limits(folder: Path) -> dict[str, Way]:
+    """Build the C program in ``folder`` and return its two ways; none where there is no compiler, or an older libc."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        return None
+        return {}
     program = folder / "limit"
     source = Path(__file__).with_name("limit.c")
     built = subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=False)
     if built.returncode != 0:
-        return None
+        return {}
 
-    def way(count: int, workers: int) -> float:
-        return float(subprocess.run([program, str(count), str(workers), TRUE], capture_output=True, check=True).stdout)
+    def way(how: str, count: int, workers: int) -> float:
+        argv = [program, how, str(count), str(workers), TRUE]
+        return float(subprocess.run(argv, capture_output=True, check=True).stdout)
 
-    return way
+    return {C_SPAWN: partial(way, "spawn"), C_CLONE: partial(way, "clone")}
