@@ -12,9 +12,10 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import spawning
+from benchmarks import pools, spawning
 
 TARGETS = {
     "C, same system calls": ("procbench", 0.85),
@@ -55,13 +56,23 @@ def measure(
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure and print the tables of the sections that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(SECTIONS)}; default all")
     parser.add_argument("--count", type=int, default=2000, help="commands in a batch")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    print(f"{options.count} x true, {options.rounds} rounds, Python {sys.version.split()[0]}")
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
+    print(f"{options.rounds} rounds, Python {sys.version.split()[0]}")
+    for name in options.sections or SECTIONS:
+        SECTIONS[name](options)
+
+
+def report_spawning(options: argparse.Namespace) -> None:
+    """Measure and print how fast tiny commands are started and reaped."""
+    print(f"\n{options.count} x true")
     with tempfile.TemporaryDirectory(prefix="procbench-limit-") as folder:
         limit = spawning.limit(Path(folder))
         for workers in options.workers:
@@ -81,6 +92,12 @@ def report(workers: int, seconds: dict[str, list[float]], missing: list[str]) ->
         low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
         met = "met   " if ratio >= target else "MISSED"
         print(f"  {ratio:6.2f} [{low:.2f}, {high:.2f}]  {way} of {peer}; wanted {target}: {met}")
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "spawning": report_spawning,
+    "pools": lambda options: pools.report(options.rounds),
+}
 
 
 if __name__ == "__main__":

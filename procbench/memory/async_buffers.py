@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 
 from procbench.errors import PoolExhaustedError
-from procbench.memory.buffers import BufferPool, BufferPoolStatistics, PooledBuffer
+from procbench.memory.buffers import BufferPool, BufferPoolStatistics, PooledBuffer, wait_steps
 
 
 class AsyncBufferPool:
@@ -40,7 +40,10 @@ class AsyncBufferPool:
 
         waiter = self.pool._enter_line(wake)
         try:
-            await asyncio.wait([woken], timeout=timeout)
+            for step_s in wait_steps(timeout):
+                if (await asyncio.wait([woken], timeout=step_s))[0]:
+                    break
+                self.pool._reclaim_sliced()
             if not woken.done() and not self.pool._leave_line(waiter):
                 given.acquire()  # it is being given to us this very moment
         except BaseException:

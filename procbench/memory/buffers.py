@@ -11,8 +11,11 @@ of those references tells the truth.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
@@ -37,6 +40,7 @@ DEFAULT_SIZE_BYTES: Final = 64 * 1024
 """One read of a pipe of the kernel's default size, pipe(7)."""
 
 _references = sys.getrefcount
+_LOOK_EVERY_S: Final = 0.5  # nobody is told when the last slice of a forgotten buffer goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,21 @@ class BufferPoolStatistics:
     fallbacks: tuple[str, ...]
 
 
-# A memoryview that exports memory must not meet the garbage collector: CPython crashes when it clears one in a cycle before
-# the view made from it (seen in 3.11 and 3.12). From here they are in reach as long as their pool lives, and stay uncleared.
-_out_of_reach: dict[int, list[memoryview | PickleBuffer]] = {}
+# A memoryview that exports memory must not meet the garbage collector: CPython 3.11 and 3.12 crash when it clears one in a
+# cycle before what holds its export. A reference that the collector cannot account for keeps it away from them.
+_hold = ctypes.pythonapi.Py_IncRef
+_let_go = ctypes.pythonapi.Py_DecRef
+_hold.argtypes = _let_go.argtypes = [ctypes.py_object]
+_hold.restype = _let_go.restype = None
+
+
+def _dismantle(parts: list[tuple[PickleBuffer, memoryview]]) -> None:
+    """Release what a pool lent from; a part of which somebody keeps a view is never given back, because of the above."""
+    for exporter, base in parts:
+        exporter.release()
+        with contextlib.suppress(BufferError):
+            base.release()
+            _let_go(base)
 
 
 class _Slot:
@@ -82,7 +98,7 @@ class _Slot:
         self.exporter = PickleBuffer(base)
         self.address = address
         self.unlent = 0
-        self.reference: weakref.ref[PooledBuffer] | None = None
+        self.reference: weakref.ref[memoryview] | None = None
         self.forgotten: Callable[[Any], None] = self._forgotten
 
     def _forgotten(self, _: object) -> None:
@@ -98,13 +114,15 @@ class PooledBuffer:
         address: Where it lies, for system calls.
     """
 
-    __slots__ = ("__weakref__", "_slot", "_view")
+    __slots__ = ("_slot", "_view")
 
     def __init__(self, slot: _Slot, size_bytes: int | None) -> None:
         view = memoryview(slot.exporter)
-        self._view = view if size_bytes is None else view[:size_bytes]
+        if size_bytes is not None:
+            view = view[:size_bytes]
+        self._view = view
         self._slot = slot
-        slot.reference = weakref.ref(self, slot.forgotten)
+        slot.reference = weakref.ref(view, slot.forgotten)
 
     @property
     def view(self) -> memoryview:
@@ -145,6 +163,13 @@ class PooledBuffer:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def wait_steps(timeout: float | None) -> Iterator[float]:
+    """Yield seconds to wait at a time, until ``timeout`` is over; between them the caller looks for forgotten buffers."""
+    deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        yield min(left_s, _LOOK_EVERY_S)
 
 
 class _Waiter:
@@ -191,10 +216,14 @@ class BufferPool:
         self.capacity = capacity
         self.name = name
         self._slab = Slab(buffer_size_bytes, capacity, huge_pages=huge_pages, prefault=prefault)
-        self._free = deque(_Slot(self, base, address) for base, address in self._slab.parts())
-        _out_of_reach[id(self)] = [part for slot in self._free for part in (slot.base, slot.exporter)]
-        weakref.finalize(self, _out_of_reach.pop, id(self), None).atexit = False
-        for slot in self._free:  # what it is when nobody else refers to the part; only now no frame does
+        # Slots that are out are kept too, or a cycle that holds a buffer would take its slot along when it is collected.
+        self._slots = tuple(_Slot(self, base, address) for base, address in self._slab.parts())
+        self._free = deque(self._slots)
+        for slot in self._slots:
+            _hold(slot.base)
+        self._dismantle = weakref.finalize(self, _dismantle, [(slot.exporter, slot.base) for slot in self._slots])
+        self._dismantle.atexit = False
+        for slot in self._slots:  # what it is when nobody else refers to the part; only now no frame does
             slot.unlent = _references(slot.base)
         self._waiters: deque[_Waiter] = deque()
         self._matching = threading.Lock()
@@ -319,10 +348,7 @@ class BufferPool:
         if self._closed:
             return
         self._closed = True
-        del _out_of_reach[id(self)]
-        for slot in taken:
-            slot.exporter.release()
-            slot.base.release()
+        self._dismantle()
         self._slab.close()
         while self._waiters:  # between our taking the last buffer and their queueing for one
             with contextlib.suppress(IndexError):
@@ -335,11 +361,11 @@ class BufferPool:
         asleep.acquire()
         waiter = self._enter_line(asleep.release)
         try:
-            if timeout is None:
-                asleep.acquire()
-            elif not asleep.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX)) and not self._leave_line(
-                waiter
-            ):
+            for step_s in wait_steps(timeout):
+                if asleep.acquire(timeout=step_s):
+                    return self._got(waiter)
+                self._reclaim_sliced()
+            if not self._leave_line(waiter):
                 asleep.acquire()  # it is being given to us this very moment
         except BaseException:
             if not self._leave_line(waiter):
@@ -415,6 +441,8 @@ class BufferPool:
         warnings.warn(f"a buffer of {self.name} was forgotten; release it", ResourceWarning, stacklevel=2)
 
     def _reclaim_sliced(self) -> None:
+        if not self._sliced:
+            return
         for _ in range(len(self._sliced)):
             try:
                 slot = self._sliced.popleft()
