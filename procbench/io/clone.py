@@ -21,6 +21,7 @@ import _signal  # type: ignore[import-not-found] # getsignal without an enum loo
 import _thread
 import contextlib
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -92,9 +93,10 @@ def _address(function: Any) -> int:
 
 @functools.cache
 def usable() -> bool:
-    """Return whether children can be started this way here.
+    """Return whether children can be started this way here. Costs the start of one child, the first time.
 
     Needs glibc on x86-64, close_range(2), and no shadow stack, which would take a return that no call led to for an attack.
+    Whether it really works, sandboxes and all, is tried: a child that has nothing to exec must come back with just that error.
     """
     if platform.machine() != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8 or _errno_location is None:
         return False
@@ -102,8 +104,15 @@ def usable() -> bool:
     if not all(hasattr(_held, piece) for piece in pieces) or _held.close_range(_ALL_ABOVE, _ALL_ABOVE, 0) != 0:
         return False
     with contextlib.suppress(OSError):
-        return b"shstk" not in Path("/proc/self/status").read_bytes()
-    return False
+        if b"shstk" in Path("/proc/self/status").read_bytes():
+            return False
+    nothing = (ctypes.c_char_p * 1)(None)
+    arrays = ctypes.addressof(nothing), ctypes.addressof(nothing)
+    chain = _Chain(())
+    _, pidfd, code = chain.start(b"", arrays)
+    if pidfd >= 0:
+        chain.end()
+    return code == errno.ENOENT
 
 
 class Cloner:
@@ -181,7 +190,7 @@ class _Chain:
         default_action = ctypes.create_string_buffer(256)  # struct sigaction: SIG_DFL, nothing blocked, no flag
         self._failure = ctypes.c_int()
         self._pidfd = ctypes.c_int(-1)
-        self._path = b""
+        self._path: bytes | None = None
         self._path_buffer = ctypes.create_string_buffer(1)
         self._errno_location = _errno_location()  # this thread's, which the child shares
         steps: list[tuple[Any, tuple[int, ...]]] = [
@@ -259,18 +268,18 @@ class _Chain:
             pid = _clone(*self._cloning)
             code = self._failure.value
         except BaseException:  # an interrupt that waited for the call leaves no child behind
-            self._end()
+            self.end()
             raise
         finally:
             _sigmask(*self._unblocking)
         if pid == -1:
             return 0, -1, ctypes.get_errno()
         if code:
-            self._end()
+            self.end()
             return 0, -1, code
         return pid, self._pidfd.value, 0
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Kill and reap the child that was started last, if there is one."""
         pidfd = self._pidfd.value
         if pidfd >= 0:
