@@ -37,8 +37,8 @@ _OUTPUT_BYTES: Final = 32 << 20  # what the child of a reading trial writes
 _PAGE: Final = mmap.PAGESIZE
 _REQUESTS: Final = 300
 _BORROWERS: Final = 4
-_MAX_IDLE_S: Final = 0.2
-_WATCHED_S: Final = 0.6
+_MAX_IDLE_S: Final = 0.5
+_WATCHED_S: Final = 1.2
 _STEP_S: Final = 0.02
 
 
