@@ -8,7 +8,7 @@ import os
 from typing import Final
 
 from procbench import linux
-from procbench.memory.buffers import PooledBuffer
+from procbench.memory.lease import PooledBuffer
 
 CAPTURE: Final = -1
 """Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from procbench.errors import PoolExhaustedError
-from procbench.memory.buffers import BufferPool, BufferPoolStatistics, PooledBuffer, wait_steps
+from procbench.memory.buffers import BufferPool, BufferPoolStatistics, wait_steps
+from procbench.memory.lease import PooledBuffer
 
 
 class AsyncBufferPool:
