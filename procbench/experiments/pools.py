@@ -35,7 +35,7 @@ _FULL_TIMES: Final = 6
 _ACQUIRES: Final = 200  # in a trial, each timed by itself
 _OUTPUT_BYTES: Final = 32 << 20  # what the child of a reading trial writes
 _PAGE: Final = mmap.PAGESIZE
-_REQUESTS: Final = 300
+_REQUESTS: Final = 2000
 _BORROWERS: Final = 4
 _MAX_IDLE_S: Final = 0.5
 _WATCHED_S: Final = 1.2
@@ -229,8 +229,11 @@ def _hit_rates() -> pd.DataFrame:
         manager = MemoryPoolManager()
         manager.create("read", 1 << 20, capacity, prefault=True)
 
-        def work(manager: MemoryPoolManager = manager) -> None:
+        start = threading.Barrier(_BORROWERS)
+
+        def work(manager: MemoryPoolManager = manager, start: threading.Barrier = start) -> None:
             zeros = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
+            start.wait()
             for _ in range(_REQUESTS // _BORROWERS):
                 buffer = manager.acquire("read")
                 os.readv(zeros, [buffer.view])

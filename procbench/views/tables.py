@@ -58,12 +58,11 @@ def pool_times(summary: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
 
 
 def hit_rates(hits: pd.DataFrame) -> pd.DataFrame:
-    """Return how often a buffer was there at once as texts, a row for each capacity (``PoolsResult.hits``)."""
+    """Return how often a buffer was there at once as texts, a row for each share of buffers to threads (``PoolsResult.hits``)."""
     import pandas as pd
 
     rows = {
-        f"{row['capacity']} buffers": {
-            "threads": row["borrowers"],
+        f"{row['capacity']} of {row['borrowers']}": {
             "there at once": f"{100 * row['hit_rate']:.1f} %",
             "mean wait (µs)": f"{row['mean_acquire_us']:.1f}",
             "p99 wait (µs)": f"{row['p99_acquire_us']:.1f}",
