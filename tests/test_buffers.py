@@ -33,7 +33,8 @@ from procbench.errors import (
 from procbench.io import runner as runner_module
 from procbench.io.runner import ChildRunner
 from procbench.memory.async_buffers import AsyncBufferPool
-from procbench.memory.buffers import BufferPool, PooledBuffer
+from procbench.memory.buffers import BufferPool
+from procbench.memory.lease import PooledBuffer
 from tests.waiting import run_python, wait_until
 
 

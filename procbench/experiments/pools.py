@@ -35,10 +35,10 @@ _FULL_TIMES: Final = 6
 _ACQUIRES: Final = 200  # in a trial, each timed by itself
 _OUTPUT_BYTES: Final = 32 << 20  # what the child of a reading trial writes
 _PAGE: Final = mmap.PAGESIZE
-_REQUESTS: Final = 300
+_REQUESTS: Final = 2000
 _BORROWERS: Final = 4
-_MAX_IDLE_S: Final = 0.2
-_WATCHED_S: Final = 0.6
+_MAX_IDLE_S: Final = 0.5
+_WATCHED_S: Final = 1.2
 _STEP_S: Final = 0.02
 
 
@@ -229,8 +229,11 @@ def _hit_rates() -> pd.DataFrame:
         manager = MemoryPoolManager()
         manager.create("read", 1 << 20, capacity, prefault=True)
 
-        def work(manager: MemoryPoolManager = manager) -> None:
+        start = threading.Barrier(_BORROWERS)
+
+        def work(manager: MemoryPoolManager = manager, start: threading.Barrier = start) -> None:
             zeros = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
+            start.wait()
             for _ in range(_REQUESTS // _BORROWERS):
                 buffer = manager.acquire("read")
                 os.readv(zeros, [buffer.view])
@@ -256,9 +259,9 @@ def _backings(size: int) -> pd.DataFrame:
 
     rows = []
     ones = b"\1" * len(range(0, size, _PAGE))
-    for word, asked in (("ordinary", {}), ("pre-faulted", {"prefault": True}), ("huge pages", {"huge_pages": True})):
+    for word, prefault, huge in (("ordinary", False, False), ("pre-faulted", True, False), ("huge pages", False, True)):
         begun = time.perf_counter_ns()
-        pool = BufferPool(size, 1, **asked)
+        pool = BufferPool(size, 1, prefault=prefault, huge_pages=huge)
         made, before = time.perf_counter_ns(), resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         with pool.lend() as view, view[::_PAGE] as pages:
             pages[:] = ones
@@ -284,14 +287,8 @@ def _idle_clean_up() -> pd.DataFrame:
         manager.release("used", manager.acquire("used"))
         manager.cleanup_idle(_MAX_IDLE_S)
         there = manager.pool_ids()
-        rows.append(
-            {
-                "elapsed_s": elapsed_s,
-                "pools": len(there),
-                "out_is_there": "out" in there,
-                "used_is_there": "used" in there,
-            }
-        )
+        kept = {f"{name}_is_there": name in there for name in ("out", "used")}
+        rows.append({"elapsed_s": elapsed_s, "pools": len(there), **kept})
         time.sleep(_STEP_S)  # between two looks
     manager.release("out", out)
     manager.cleanup_idle(0)

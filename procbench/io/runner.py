@@ -26,7 +26,8 @@ from procbench.io.groups import end_group, signal_group
 from procbench.io.results import StopPhase
 from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
-from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool, PooledBuffer
+from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool
+from procbench.memory.lease import PooledBuffer
 from procbench.memory.transports import Transport
 
 KILL_GRACE_S: Final = 5.0

@@ -6,8 +6,8 @@ import ctypes
 from typing import Final
 
 from procbench import linux
-from procbench.memory.buffers import PooledBuffer
 from procbench.memory.feed import Feed
+from procbench.memory.lease import PooledBuffer
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transports import HANDED_OVER, Transport, feed, prefer
 

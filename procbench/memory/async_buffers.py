@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator
 
 from procbench.errors import PoolExhaustedError
-from procbench.memory.buffers import BufferPool, BufferPoolStatistics, PooledBuffer, wait_steps
+from procbench.memory.buffers import BufferPool, BufferPoolStatistics, wait_steps
+from procbench.memory.lease import PooledBuffer
 
 
 class AsyncBufferPool:
@@ -30,11 +30,8 @@ class AsyncBufferPool:
             return self.pool.acquire_nowait(size_bytes=size_bytes)
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
-        given = threading.Lock()
-        given.acquire()
 
         def wake() -> None:
-            given.release()
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
                 loop.call_soon_threadsafe(_settle, woken)
 
@@ -44,13 +41,11 @@ class AsyncBufferPool:
                 if (await asyncio.wait([woken], timeout=step_s))[0]:
                     break
                 self.pool._reclaim_sliced()
-            if not woken.done() and not self.pool._leave_line(waiter):
-                given.acquire()  # it is being given to us this very moment
         except BaseException:
             if not self.pool._leave_line(waiter):
-                given.acquire()
                 self.pool._return(waiter)
             raise
+        self.pool._leave_line(waiter)
         return PooledBuffer(self.pool._got(waiter), size_bytes)
 
     def acquire_nowait(self, *, size_bytes: int | None = None) -> PooledBuffer:

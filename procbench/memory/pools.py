@@ -14,7 +14,8 @@ from procbench.errors import (
     InvalidInputError,
     PoolExhaustedError,
 )
-from procbench.memory.buffers import BufferPool, PooledBuffer
+from procbench.memory.buffers import BufferPool
+from procbench.memory.lease import PooledBuffer
 
 # A time's bin is its octave and the next four bits: no wider than a sixteenth of the time, and some thousand bins at most.
 _BIN_BITS: Final = 4
