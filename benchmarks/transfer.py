@@ -10,7 +10,6 @@ import asyncio
 import functools
 import hashlib
 import random
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from procbench.experiments.transfer import limit_program
 from procbench.linux import own_peak_memory_bytes
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transfer import receive, send
@@ -48,17 +48,6 @@ SHOWN = [
     ("fresh, huge and populated", "C, fresh"),
     ("reused", "fresh, small pages"),
 ]
-
-
-def build(folder: Path) -> str | None:
-    """Build the C program in ``folder``; ``None`` where there is no compiler, or a libc without the pieces."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        return None
-    program = folder / "transfer"
-    source = Path(__file__).with_name("transfer.c")
-    built = subprocess.run([compiler, "-O2", "-o", program, source], check=False)
-    return str(program) if built.returncode == 0 else None
 
 
 def _timed(body: Callable[[], Any]) -> Way:
@@ -171,7 +160,7 @@ def _from_child(program: str | None, rounds: int) -> None:
         "fresh, huge and populated": functools.partial(huge, populate=True),
         "growing": lambda: None,
     }
-    with MemoryMapping.anonymous(BYTES, populate=True) as reused:
+    with huge(populate=True) as reused:
         want = hashlib.sha256(subprocess.run(writer, stdout=subprocess.PIPE, check=True).stdout).digest()
         receive(_started(writer, "stdout"), reused).child.wait()
         with reused.reading() as view:
@@ -195,7 +184,7 @@ def _from_child(program: str | None, rounds: int) -> None:
 def report(rounds: int) -> None:
     """Print every ratio, with the range of the middle half of the rounds, and whether it is what was wanted."""
     with tempfile.TemporaryDirectory(prefix="procbench-transfer-") as folder:
-        program = build(Path(folder))
+        program = limit_program(Path(folder))
         print(f"\n1 GiB from memory to a child that reads 1 MiB at a time, {rounds} rounds")
         _to_child(program, rounds)
         print(f"\n1 GiB from a child, {rounds} rounds")
