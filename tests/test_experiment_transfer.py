@@ -98,4 +98,4 @@ def test_a_recorded_run_can_be_read(result: TransferResult, tmp_path: Path) -> N
     """record() writes a run that the store lists under the experiment's word."""
     assert result.record(tmp_path).exists()
     loaded = Store(tmp_path).load("transfer")
-    assert len(loaded.frame) == len(result.frame)
+    assert len(loaded.frame()) == len(result.frame)
