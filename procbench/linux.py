@@ -253,7 +253,6 @@ PIPE_DEFAULT_BYTES: Final = 64 * 1024
 _F_SETPIPE_SZ = 1031
 _F_GETPIPE_SZ = 1032
 _FIONREAD = 0x541B
-_SPLICE_F_NONBLOCK = 0x02
 
 
 class _Piece(ctypes.Structure):
@@ -268,20 +267,20 @@ if _vmsplice is not None:
     _vmsplice.restype = ctypes.c_ssize_t
 
 
-def vmsplice(fd: int, address: int, size_bytes: int) -> int:
-    """Put pages of this process's memory into a pipe, without copying and without waiting, and return how many bytes went.
+def vmsplice(fd: int, address: int, size_bytes: int, flags: int = os.SPLICE_F_NONBLOCK) -> int:
+    """Put pages of this process's memory into a pipe, without copying, and return how many bytes went.
 
     The pipe then refers to the memory itself: until a reader has taken the bytes, a change to the memory changes them.
 
     Raises:
-        BlockingIOError: The pipe is full.
+        BlockingIOError: The pipe is full, and ``flags`` says not to wait.
         BrokenPipeError: Nobody reads from it any more.
         OSError: Anything else (vmsplice(2)); ENOSYS where libc or the kernel lacks it.
     """
     if _vmsplice is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     piece = _Piece(address, size_bytes)
-    return _counted(int(_vmsplice(fd, ctypes.addressof(piece), 1, _SPLICE_F_NONBLOCK)))
+    return _counted(int(_vmsplice(fd, ctypes.addressof(piece), 1, flags)))
 
 
 _write = _released.write

@@ -134,6 +134,8 @@ def test_resizing_keeps_the_bytes(kind: str, tmp_path: Path) -> None:
         assert mapping.tobytes() == before + bytes(2 * PAGE + 1)
         mapping.resize(7)
         assert mapping.tobytes() == before[:7]
+        mapping.resize(8)
+        assert mapping.tobytes() == before[:7] + b"\0"
         mapping.resize(0)
         mapping.resize(9)
         assert mapping.tobytes() == bytes(9)

@@ -417,7 +417,7 @@ from tests.test_transfer import source_for, some, reader, digest
 from procbench.memory.transfer import send
 transport = sys.argv[1]
 with source_for(transport, some(3_000_000)) as source:
-    sent = send(source, reader(), transport=transport)
+    sent = send(source, reader(), transport=transport, timeout=60)  # so that it takes many calls
     said = f"{sent.transport} {sent.fallback} {sent.sent_bytes} {sent.error} {digest(sent.child)}"
     os.writev(1, [said.encode()])  # not by write(2), which may be what fails
 """

@@ -33,10 +33,12 @@ _AS_THEY_ARE = (
     "stderr_bytes",
     "truncated",
     "stdin_error",
+    "transport",
+    "pipe_size_bytes",
     "stop_phase",
     "pipe_held_by_descendant",
 )
-_WHOLE_OR_MISSING = ("returncode", "stolen_from")
+_WHOLE_OR_MISSING = ("returncode", "stolen_from", "pipe_size_bytes")
 _SECOND_NS = 1_000_000_000
 
 
@@ -51,7 +53,8 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
         stolen); ``start_s`` and ``end_s``, seconds since the first of them was submitted; ``queue_wait_s``, ``wall_s``,
         ``user_s``, ``system_s``, seconds; ``peak_memory_bytes`` and ``peak_memory_is_bound``; ``minor_faults``,
         ``major_faults``, ``voluntary_switches``, ``involuntary_switches``, counts; ``stdout_bytes``, ``stderr_bytes``,
-        ``truncated``; ``stdin_error``, ``stop_phase``, ``pipe_held_by_descendant``.
+        ``truncated``; ``stdin_error``; ``transport``, the way its input went; ``pipe_size_bytes`` (Int64), where a size was
+        asked for; ``stop_phase``, ``pipe_held_by_descendant``.
     """
     import pandas as pd
 

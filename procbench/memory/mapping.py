@@ -406,6 +406,10 @@ class MemoryMapping:
     def _resize(region: Region, size_bytes: int) -> None:
         try:
             if region.map is not None and size_bytes:
+                # The rest of the last page stays mapped, and must be zeros if the mapping grows again.
+                end = min(region.size_bytes, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+                if size_bytes < end:
+                    region.map[size_bytes:end] = bytes(end - size_bytes)
                 region.map.resize(size_bytes)
                 region.size_bytes = size_bytes
                 region.find_address()

@@ -113,9 +113,11 @@ def send(
         if sender is None:
             return Sent(way, None, len(source), None, None, started)
         with linux.sigpipe_blocked():
-            deadline = None if timeout is None else time.monotonic() + timeout
+            if timeout is None:
+                sender.block()
+            wait = _waiter(sender.fd, select.POLLOUT, timeout)
             while sender.fd >= 0:
-                _wait(sender.fd, select.POLLOUT, deadline)
+                wait()
                 sender.push()
         return _sent(sender, started)
 
@@ -231,9 +233,11 @@ def receive(
         OSError: No descriptor is left, or the file cannot be written.
     """
     with _receiving(child, into, max_bytes, pipe_size_bytes) as (drain, started, size):
-        deadline = None if timeout is None else time.monotonic() + timeout
+        if timeout is None:
+            os.set_blocking(drain.fd, True)
+        wait = _waiter(drain.fd, select.POLLIN, timeout)
         while drain.fd >= 0:
-            _wait(drain.fd, select.POLLIN, deadline)
+            wait()
             drain.pull()
         return _received(drain, started, size)
 
@@ -305,12 +309,19 @@ def _drain(fd: int, into: MemoryMapping | int | None, max_bytes: int | None) -> 
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
-def _wait(fd: int, event: int, deadline: float | None) -> None:
-    """Return when the descriptor is ready, or its other end is gone."""
+def _waiter(fd: int, event: int, timeout: float | None) -> Callable[[], object]:
+    """Return what returns when the descriptor is ready, or its other end is gone; at once where the calls themselves wait."""
+    if timeout is None:
+        return lambda: None
+    deadline = time.monotonic() + timeout
     question = select.poll()
     question.register(fd, event)
-    if not question.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError("the child did not take, or give, everything in time; its pipe was closed")
+
+    def wait() -> None:
+        if not question.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError("the child did not take, or give, everything in time; its pipe was closed")
+
+    return wait
 
 
 async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:

@@ -1,0 +1,239 @@
+"""What the transfer experiment found: rates, effects, where each way begins to win, and what to set."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from procbench.analysis.statistics import Effect, estimate
+from procbench.lab.host import HostFacts
+from procbench.lab.noise import NoiseWarning
+from procbench.lab.results import AGAIN, Trials
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENT = "transfer"
+
+TO_CHILD: Final = "to child"
+FROM_CHILD: Final = "from child"
+
+_KERNELS_PIPE: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Group:
+    """One measurement: everything in it moved the same number of bytes in the same direction.
+
+    Attributes:
+        direction: ``TO_CHILD`` or ``FROM_CHILD``.
+        varied: ``size``, one of a row of sizes, with all ways; or ``pipe``, with pipes of many sizes.
+        size_bytes: How much was moved.
+        trials: The values, in GB/s.
+    """
+
+    direction: str
+    varied: str
+    size_bytes: int
+    trials: Trials
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """How fast bytes moved to a child and back.
+
+    Attributes:
+        groups: The measurements.
+        memcpy_gb_per_s: How fast this machine copies memory, GB/s: a way that copies cannot be faster.
+        right: By transport, whether a child got the right bytes (SHA-256, outside the timing).
+        host: Where.
+        warnings: What made it noisy.
+        notes: What a reader should know.
+        parameters: What it was run with.
+        unrecorded: Why it could not be recorded; empty if it was, or was not to be.
+    """
+
+    groups: tuple[Group, ...]
+    memcpy_gb_per_s: float
+    right: Mapping[str, bool]
+    host: HostFacts
+    warnings: list[NoiseWarning]
+    notes: tuple[str, ...]
+    parameters: Mapping[str, Any]
+    unrecorded: str = ""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Every value, GB/s: the columns of :meth:`Trials.frame`, ``way``, ``pipe_size_bytes``, and what the group says."""
+        import pandas as pd
+
+        frames = [
+            group.trials.frame().assign(direction=group.direction, varied=group.varied, size_bytes=group.size_bytes)
+            for group in self.groups
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def rates(self, direction: str, varied: str = "size") -> pd.DataFrame:
+        """Return one row for each way and size.
+
+        Returns:
+            ``way``; ``size_bytes``; ``pipe_size_bytes``; ``median``, ``low``, ``high``, GB/s with the interval, whose ends
+            are missing where there were too few blocks; ``ratio`` to the group's baseline, with ``ratio_low``,
+            ``ratio_high``, ``noise_floor`` and ``verdict``; the baseline has no ratio.
+        """
+        import pandas as pd
+
+        rows = []
+        for group in self._chosen(direction, varied):
+            effects = {effect.condition: effect for effect in group.trials.effects()}
+            for name, factors in group.trials.factors.items():
+                if not name.endswith(AGAIN):
+                    found = estimate(group.trials.values(name))
+                    ends = {"low": _known(found.low), "high": _known(found.high)}
+                    row = {"size_bytes": group.size_bytes, "median": found.median, **ends, **_ratio(effects.get(name))}
+                    rows.append({**factors, **row})
+        return pd.DataFrame(rows)
+
+    def wins(self) -> dict[str, int | None]:
+        """Return for every transport the size, bytes, from which on it is shown to beat ``write``; ``None`` if never."""
+        table = self.rates(TO_CHILD)
+        found: dict[str, int | None] = {}
+        ways = [way for way in table["way"].unique() if way != "write" and not way.startswith("C,")]
+        for way in ways:
+            found[way] = None
+            for row in _rows(table[table["way"] == way].sort_values("size_bytes", ascending=False)):
+                if row["verdict"] != "better":
+                    break
+                found[way] = int(row["size_bytes"])
+        return found
+
+    def suggestion(self) -> dict[str, Any]:
+        """Return the change of ``RunSettings`` that is shown to help here; empty where none is.
+
+        Only the size of pipes is a matter of the machine: ``auto`` takes the best transport that a source allows.
+        """
+        table = self.rates(FROM_CHILD, "pipe")
+        better = table[table["verdict"] == "better"] if len(table) else table
+        larger = better[better["pipe_size_bytes"] > _KERNELS_PIPE] if len(better) else better
+        if not len(larger):
+            return {}
+        best = max(_rows(larger), key=lambda row: row["median"])
+        return {"pipe_size_bytes": int(best["pipe_size_bytes"])}
+
+    def invariants(self) -> dict[str, bool]:
+        """Return what must hold on every machine, however noisy: about what moved, never about how fast."""
+        effects = [effect for group in self.groups for effect in group.trials.effects()]
+        frame = self.frame
+        per_block = frame.groupby(["direction", "varied", "size_bytes", "block"])["condition"]
+        in_group = frame.groupby(["direction", "varied", "size_bytes"])["condition"].nunique()
+        as_many = per_block.nunique().groupby(["direction", "varied", "size_bytes"]).min() == in_group
+        return {
+            "every transport brought the right bytes": all(self.right.values()) and bool(self.right),
+            "every way ran once in every block": bool(as_many.all())
+            and int(per_block.size().max()) == int(in_group.max()),
+            "both directions were measured": {group.direction for group in self.groups} == {TO_CHILD, FROM_CHILD},
+            "every interval holds its estimate": all(one.low <= one.ratio <= one.high for one in effects),
+        }
+
+    def headline(self) -> dict[str, Any]:
+        """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
+        group = self._chosen(TO_CHILD, "size")[-1]
+        table = self.rates(TO_CHILD)
+        own = table[(table["size_bytes"] == group.size_bytes) & ~table["way"].str.startswith("C,")]
+        medians = {str(row["way"]): row["median"] for row in _rows(own)}
+        best = max(medians, key=lambda way: medians[way])
+        effects = [effect for effect in group.trials.effects() if effect.condition == best]
+        sentence = (
+            f"{size_text(group.size_bytes)} to a child: {best} moves {medians[best]:.3g} GB/s, write "
+            f"{medians['write']:.3g} GB/s, memory is copied at {self.memcpy_gb_per_s:.3g} GB/s. {self.advice()}"
+        )
+        effect = effects[0].to_dict() if effects else None
+        return {"title": "Bytes to a child", "sentence": sentence, "effect": effect, "picture_alt": self.alt(TO_CHILD)}
+
+    def advice(self) -> str:
+        """Return in words what to set on this machine, as a change of ``RunSettings``."""
+        change = self.suggestion()
+        if not change:
+            return "No larger pipe is shown to help captured output here: leave RunSettings as it is."
+        return f"Captured output is read faster with RunSettings().changed(**{change})."
+
+    def alt(self, direction: str, varied: str = "size") -> str:
+        """Return a figure in words, for a reader who does not see it."""
+        table = self.rates(direction, varied)
+        if varied == "pipe":
+            size = size_text(int(table["size_bytes"].iloc[0]))
+            parts = [
+                f"{row['way']} with {size_text(row['pipe_size_bytes'])} {row['median']:.3g}" for row in _rows(table)
+            ]
+            return f"GB/s for {size} {direction}, by size of the pipe: {', '.join(parts)}."
+        largest = table[table["size_bytes"] == table["size_bytes"].max()]
+        parts = [f"{row['way']} {row['median']:.3g}" for row in _rows(largest)]
+        return (
+            f"GB/s {direction} by size; at {size_text(int(largest['size_bytes'].iloc[0]))}: {', '.join(parts)}; "
+            f"copying memory {self.memcpy_gb_per_s:.3g}."
+        )
+
+    def details(self) -> str:
+        """Return where each way begins to win, what to set, and what made it noisy, as text of 88 columns."""
+        wins = [
+            f"{way}: beats write from {size_text(size)} on"
+            if size
+            else f"{way}: not shown to beat write up to the largest"
+            for way, size in self.wins().items()
+        ]
+        blocks = sum(group.trials.blocks for group in self.groups)
+        shown = [f"{len(self.groups)} comparisons, {blocks} blocks", *wins, self.advice(), *self.notes]
+        shown += [f"not recorded: {self.unrecorded}"] * bool(self.unrecorded)
+        shown += [f"noise: {warning}" for warning in self.warnings]
+        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
+
+    def record(self, data_dir: str | Path) -> Path:
+        """Keep the values and the effects in a folder of recorded runs, and return the file.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        from procbench.lab.store import Store
+
+        effects = [effect for group in self.groups for effect in group.trials.effects()]
+        return Store(Path(data_dir)).record(
+            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
+        )
+
+    def _chosen(self, direction: str, varied: str) -> list[Group]:
+        return [group for group in self.groups if (group.direction, group.varied) == (direction, varied)]
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a number of bytes in KiB, MiB or GiB, for people."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.4g} {unit}"
+    return f"{size_bytes} B"
+
+
+def _ratio(effect: Effect | None) -> dict[str, Any]:
+    if effect is None:
+        return {
+            "ratio": math.nan,
+            "ratio_low": math.nan,
+            "ratio_high": math.nan,
+            "noise_floor": None,
+            "verdict": "the baseline",
+        }
+    ends = {"ratio_low": math.nan, "ratio_high": math.nan}
+    if math.isfinite(effect.half_width):
+        ends = {"ratio_low": effect.low, "ratio_high": effect.high}
+    return {"ratio": effect.ratio, **ends, "noise_floor": effect.noise_floor, "verdict": effect.verdict}
+
+
+def _known(end: float) -> float:
+    return end if math.isfinite(end) else math.nan
+
+
+def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
