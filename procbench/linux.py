@@ -35,6 +35,9 @@ POLLOUT: Final = 0x004
 POLLERR: Final = 0x008
 POLLHUP: Final = 0x010
 
+MADV_POPULATE_WRITE: Final = 23
+"""Advice of madvise(2), Linux 5.14: have these pages now. The mmap module does not know it before Python 3.14."""
+
 # Opaque libc structs. glibc's are 80, 336 and 128 bytes; the reserve costs nothing and spares knowing it per architecture.
 _FILE_ACTIONS_BYTES = 256
 _ATTRIBUTES_BYTES = 1024

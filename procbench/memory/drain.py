@@ -6,6 +6,7 @@ and dropped, so that the child does not stop.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Final
@@ -47,8 +48,11 @@ class MappingDrain:
         self.transport = "readv"
         self.total_bytes = self.kept_bytes = 0
         self._growing = into is None
-        self._mapping = MemoryMapping.anonymous(FIRST_BYTES, huge_pages=True) if into is None else into
+        self._mapping = MemoryMapping.anonymous(FIRST_BYTES) if into is None else into
         self._most = self._mapping.size_bytes if into is not None else None
+        self._piece_bytes = _CHUNK_BYTES
+        with contextlib.suppress(OSError):  # not a pipe
+            self._piece_bytes = min(_CHUNK_BYTES, linux.pipe_size(fd))
         with self._mapping.writing():
             pass  # what is lent or sealed is refused now, not when the child has begun
         if max_bytes is not None:
@@ -56,7 +60,11 @@ class MappingDrain:
 
     def pull(self) -> None:
         """Take what is there, and close the pipe at its end."""
-        room = self._room()
+        room = min(self._room(), self._piece_bytes)
+        if room and self.kept_bytes:
+            # A pipe's load of pages at a time, for then their zeros are still in the cache when they are read into. Not for
+            # the first load: most outputs are much smaller.
+            self._mapping.populate(self.kept_bytes + room)
         try:
             if room:
                 with self._mapping.writing() as view, view[self.kept_bytes : self.kept_bytes + room] as place:
@@ -91,7 +99,7 @@ class MappingDrain:
         if self._growing and self.kept_bytes == size:
             self._mapping.resize(2 * size)
             size *= 2
-        return min(size if most is None else min(size, most), self.kept_bytes + _MOST_AT_ONCE) - self.kept_bytes
+        return (size if most is None else min(size, most)) - self.kept_bytes
 
     def close(self) -> None:
         """Close the descriptor; harmless when closed already."""

@@ -38,7 +38,6 @@ from procbench.errors import (
 from procbench.memory.region import Kind, Lease, Region
 
 _COPIED_AT_ONCE: Final = 1 << 20
-_MADV_POPULATE_WRITE: Final = 23  # Linux 5.14
 _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -91,7 +90,8 @@ class MemoryMapping:
         region.map_anew()
         if region.map is not None:
             region.huge_pages = huge_pages and _advised(region.map, mmap.MADV_HUGEPAGE)
-            region.populated = populate and _advised(region.map, _MADV_POPULATE_WRITE)
+            if populate:
+                region.populate(size_bytes)
         return cls._whole(region)
 
     @classmethod
@@ -212,8 +212,20 @@ class MemoryMapping:
 
     @property
     def populated(self) -> bool:
-        """Whether all pages were faulted in at once."""
-        return self._open.populated
+        """Whether all its pages were asked for ahead."""
+        return self._open.populated_bytes >= self.offset + self.size_bytes
+
+    def populate(self, size_bytes: int) -> None:
+        """Have the first ``size_bytes`` bytes in memory now: one call costs less than a page fault for every 4 KiB.
+
+        What was asked for before is not asked for again. Harmless for a mapping that has no pages of its own, and where the
+        kernel cannot do it: then each page comes when it is first touched.
+
+        Source: madvise(2), ``MADV_POPULATE_WRITE`` (Linux 5.14).
+        """
+        region = self._open
+        if not region.sealed:
+            region.populate(self.offset + size_bytes)
 
     @property
     def fallback(self) -> str | None:
@@ -412,6 +424,7 @@ class MemoryMapping:
                     region.map[size_bytes:end] = bytes(end - size_bytes)
                 region.map.resize(size_bytes)
                 region.size_bytes = size_bytes
+                region.populated_bytes = min(region.populated_bytes, size_bytes)
                 region.find_address()
                 return
             if region.map is not None:
@@ -422,7 +435,7 @@ class MemoryMapping:
         except (OSError, OverflowError, ValueError) as error:
             code = getattr(error, "errno", None) or errno.ENOMEM
             raise MappingError(code, f"it cannot be resized to {size_bytes:,} bytes: {os.strerror(code)}") from error
-        region.size_bytes = size_bytes
+        region.size_bytes, region.populated_bytes = size_bytes, 0
         region.map_anew()
 
     def close(self) -> None:

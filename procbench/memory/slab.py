@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from procbench import linux
 from procbench.errors import MappingError
 
-_MADV_POPULATE_WRITE: Final = 23  # Linux 5.14; not in the mmap module
 _HUGE_BYTES: Final = 2 << 20
 _CACHE_LINE_BYTES: Final = 64
 
@@ -56,7 +56,7 @@ class Slab:
         self._whole = memoryview(self._map)
         if huge_pages and not self._advise("MADV_HUGEPAGE", getattr(mmap, "MADV_HUGEPAGE", 14)):
             self.fallbacks += ("ordinary pages",)
-        if (huge_pages or prefault) and not self._advise("MADV_POPULATE_WRITE", _MADV_POPULATE_WRITE):
+        if (huge_pages or prefault) and not self._advise("MADV_POPULATE_WRITE", linux.MADV_POPULATE_WRITE):
             self.fallbacks += ("each page touched instead",)
             for offset in range(self._first, self._first + self._length, mmap.PAGESIZE):
                 self._map[offset] = 0

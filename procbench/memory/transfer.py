@@ -212,8 +212,9 @@ def receive(
 ) -> Received:
     """Take in everything that a child writes to its standard output, to the end of it.
 
-    What does not fit is read, counted and dropped. Into memory, the peak is the bytes kept (rounded up to 2 MiB where huge
-    pages were had) and nothing besides: a growing mapping is moved by the kernel, not copied. Into a file no memory is used.
+    What does not fit is read, counted and dropped. Into memory, the peak is the bytes kept and at most 1 MiB, of pages that
+    were asked for ahead: a growing mapping is moved by the kernel, not copied. Into a file no memory is used. Huge pages are
+    not asked for: where memory is fragmented the kernel takes several times as long to find one as to fault 512 small ones.
     Thread-safe as long as every child is read by one thread. Gives the GIL away.
 
     Args:
