@@ -11,7 +11,7 @@ import pytest
 from procbench import RunSettings
 from procbench.errors import InvalidInputError
 from procbench.experiments import transfer
-from procbench.experiments.transfer_result import FROM_CHILD, TO_CHILD, TransferResult, size_text
+from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult, size_text
 from procbench.lab.store import Store
 from procbench.memory.transports import TRANSPORTS
 from procbench.views import plots_transfer, tables_transfer

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from procbench.analysis.results import frame as results_frame
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError, RecordError
-from procbench.experiments.outcome import Failure, StealingResult
+from procbench.experiments.stealing_outcome import Failure, StealingResult
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS, Batch, RunBatch
 from procbench.experiments.workload import Workload, read_workload, standard_library_workload
 from procbench.lab.host import read_host

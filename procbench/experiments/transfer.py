@@ -25,7 +25,7 @@ from typing import Final
 
 from procbench import linux
 from procbench.errors import InvalidInputError, RecordError
-from procbench.experiments.transfer_result import FROM_CHILD, TO_CHILD, Group, TransferResult
+from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, Group, TransferResult
 from procbench.io.process import run as run_command
 from procbench.io.spawn import spawn
 from procbench.io.streams import CAPTURE

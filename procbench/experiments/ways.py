@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from procbench.experiments import pool
+from procbench.experiments import stealing_pool
 from procbench.experiments.workload import Command
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -84,7 +84,7 @@ def _procbench(workers: int, folder: Path | None) -> Iterator[RunBatch]:
 
 @contextmanager
 def _thread_pool(workers: int, folder: Path | None) -> Iterator[RunBatch]:
-    exit_status = functools.partial(pool.exit_status, folder=folder)
+    exit_status = functools.partial(stealing_pool.exit_status, folder=folder)
     with ThreadPoolExecutor(workers) as executor:
         yield lambda commands: Batch(sum(status != 0 for status in executor.map(exit_status, commands)))
 
@@ -117,7 +117,7 @@ def _asyncio(workers: int, folder: Path | None) -> Iterator[RunBatch]:
 
 @contextmanager
 def _process_pool(workers: int, folder: Path | None) -> Iterator[RunBatch]:
-    argv = [sys.executable, "-I", pool.__file__, str(workers), str(folder or "")]
+    argv = [sys.executable, "-I", stealing_pool.__file__, str(workers), str(folder or "")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         requests, answers = child.stdin, child.stdout
         assert requests is not None and answers is not None  # noqa: S101, PT018 - Popen was asked for both

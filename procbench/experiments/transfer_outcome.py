@@ -159,7 +159,7 @@ class TransferResult:
         change = self.suggestion()
         if not change:
             return "No larger pipe is shown to help captured output here: leave RunSettings as it is."
-        return f"Captured output is read faster with RunSettings().changed(**{change})."
+        return f"Captured output is read faster with pipe_size_bytes={change['pipe_size_bytes']} in RunSettings."
 
     def alt(self, direction: str, varied: str = "size") -> str:
         """Return a figure in words, for a reader who does not see it."""
