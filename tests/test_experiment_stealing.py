@@ -12,7 +12,7 @@ import pytest
 
 from procbench.analysis.statistics import Effect
 from procbench.errors import InvalidInputError
-from procbench.experiments import outcome, stealing
+from procbench.experiments import stealing, stealing_outcome
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS
 from procbench.lab.store import Store
 from procbench.views.headline import Headline
@@ -74,10 +74,10 @@ def test_the_summary_has_a_row_for_each_way_the_fastest_first(result):
 
 def test_a_verdict_says_where_only_noise_stands_against_a_difference():
     effect = Effect(ratio=1.3, low=1.2, high=1.4, confidence=0.95, blocks=6, noise_floor=0.64)
-    assert outcome._verdict(effect) == "within noise (floor 64 %)"
-    assert outcome._verdict(replace(effect, low=0.9)) == "no difference shown"
-    assert outcome._verdict(replace(effect, noise_floor=math.inf)) == "no difference shown"
-    assert outcome._verdict(replace(effect, noise_floor=0.1)) == "better"
+    assert stealing_outcome._verdict(effect) == "within noise (floor 64 %)"
+    assert stealing_outcome._verdict(replace(effect, low=0.9)) == "no difference shown"
+    assert stealing_outcome._verdict(replace(effect, noise_floor=math.inf)) == "no difference shown"
+    assert stealing_outcome._verdict(replace(effect, noise_floor=0.1)) == "better"
 
 
 def test_the_curve_has_a_row_for_each_number_of_workers(result):
