@@ -501,3 +501,26 @@ def test_more_than_two_gibibytes() -> None:
         assert mapping[size - 6 : size].tobytes() == b"\0\0end!"
     with MemoryMapping.anonymous(size) as mapping:
         assert mapping[size - 1 :].tobytes() == b"\0"
+
+
+@pytest.mark.parametrize("kind", ["memfd", "file"])
+def test_a_second_close_never_closes_somebody_elses_descriptor(kind: str, tmp_path: Path) -> None:
+    """B09: a closed mapping, its slices and its finalizer have forgotten the number, which is another file's by now."""
+    mapping = make(kind, PAGE, tmp_path)
+    piece = mapping[1:]
+    number = mapping.fd
+    assert number is not None
+    mapping.close()
+    piece.close()
+    other = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert other == number
+        mapping.close()
+        piece.close()
+        with pytest.raises(ClosedError):
+            mapping.read_fd()
+        del mapping, piece
+        gc.collect()
+        os.fstat(other)
+    finally:
+        os.close(other)

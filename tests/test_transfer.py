@@ -17,6 +17,8 @@ import procbench
 from procbench import ProcessTask, RunSettings, WorkStealingScheduler, linux
 from procbench.errors import InvalidInputError, MappingLentError, MappingSealedError
 from procbench.memory import feed as feed_module
+from procbench.memory.drain import FileDrain, MappingDrain
+from procbench.memory.feed import Feed
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.region import settle
 from procbench.memory.transfer import areceive, asend, receive, send
@@ -593,3 +595,25 @@ def test_vmsplice_without_libcs_own_is_enosys(monkeypatch: pytest.MonkeyPatch) -
         sent = send(source, reader(), transport="vmsplice")
         assert (sent.transport, sent.fallback) == ("write", "ENOSYS")
         assert digest(sent.child) == hashlib.sha256(some(200_000)).hexdigest()
+
+
+@pytest.mark.parametrize("what", ["feed", "mapping drain", "file drain"])
+def test_an_end_of_a_pipe_is_closed_once(what: str) -> None:
+    """B09: closing a feed or a drain twice leaves the file alone that has its number by now."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    end: Any
+    if what == "feed":
+        number, rest, end = write_end, read_end, Feed(write_end, memoryview(b"x"))
+    elif what == "mapping drain":
+        number, rest, end = read_end, write_end, MappingDrain(read_end, None)
+    else:
+        number, rest, end = read_end, write_end, FileDrain(read_end, 2)
+    end.close()
+    other = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert other == number
+        end.close()
+        os.fstat(other)
+    finally:
+        os.close(other)
+        os.close(rest)
