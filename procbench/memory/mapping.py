@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import itertools
 import mmap
 import os
@@ -35,11 +34,9 @@ from procbench.errors import (
     MappingSealedError,
     MappingTruncatedError,
 )
-from procbench.memory.region import Kind, Lease, Region
+from procbench.memory.region import Kind, Lease, Region, create_memfd
 
 _COPIED_AT_ONCE: Final = 1 << 20
-_MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 _ids = itertools.count(1)
 
@@ -106,7 +103,7 @@ class MemoryMapping:
         """
         _not_negative(size_bytes)
         try:
-            descriptor = _create_memfd()
+            descriptor = create_memfd()
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise MappingError(error.errno, f"no memory file: {error.strerror}") from error
@@ -359,18 +356,7 @@ class MemoryMapping:
             if region.sealed:
                 return self
             region.refuse_if_used("sealed")
-            if region.fd >= 0:
-                if region.map is not None:
-                    region.map.close()
-                    region.map = None
-                try:
-                    fcntl.fcntl(region.fd, fcntl.F_ADD_SEALS, _SEALS)
-                except OSError as error:
-                    region.map_anew()
-                    raise MappingError(error.errno, f"it cannot be sealed: {error.strerror}") from error
-                region.sealed = True
-                region.map_anew()
-            region.sealed = region.immutable = True
+            region.seal()
         return self
 
     def snapshot(self) -> MemoryMapping:
@@ -411,32 +397,8 @@ class MemoryMapping:
             if self.offset or self.size_bytes != region.size_bytes:
                 raise InvalidInputError("a slice cannot be resized")
             region.refuse_if_used("resized")
-            self._resize(region, size_bytes)
+            region.resize(size_bytes)
             self.size_bytes = size_bytes
-
-    @staticmethod
-    def _resize(region: Region, size_bytes: int) -> None:
-        try:
-            if region.map is not None and size_bytes:
-                # The rest of the last page stays mapped, and must be zeros if the mapping grows again.
-                end = min(region.size_bytes, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
-                if size_bytes < end:
-                    region.map[size_bytes:end] = bytes(end - size_bytes)
-                region.map.resize(size_bytes)
-                region.size_bytes = size_bytes
-                region.populated_bytes = min(region.populated_bytes, size_bytes)
-                region.find_address()
-                return
-            if region.map is not None:
-                region.map.close()
-                region.map = None
-            if region.fd >= 0:
-                os.ftruncate(region.fd, size_bytes)
-        except (OSError, OverflowError, ValueError) as error:
-            code = getattr(error, "errno", None) or errno.ENOMEM
-            raise MappingError(code, f"it cannot be resized to {size_bytes:,} bytes: {os.strerror(code)}") from error
-        region.size_bytes, region.populated_bytes = size_bytes, 0
-        region.map_anew()
 
     def close(self) -> None:
         """Give it back; the memory goes when no slice of it is open. Harmless when closed already.
@@ -485,16 +447,6 @@ def _advised(region: mmap.mmap, advice: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _create_memfd() -> int:
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create("procbench", flags | _MFD_NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the last flag
-            raise
-        return os.memfd_create("procbench", flags)
 
 
 def _let_go(view: memoryview) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from procbench import linux
 from procbench.errors import MappingError, MappingLentError
 
 Kind = Literal["anonymous", "memfd", "wrapped", "file"]
+
+
+_MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class Lease:
@@ -140,6 +145,53 @@ class Region:
         if self.viewed():
             raise MappingLentError(errno.EBUSY, f"the mapping cannot be {what} while somebody holds a view of it")
 
+    def seal(self) -> None:
+        """Let nobody change the bytes or the size any more, by the kernel's word where it is a memfd.
+
+        Raises:
+            MappingError: The kernel refused.
+        """
+        if self.fd >= 0:
+            if self.map is not None:
+                self.map.close()
+                self.map = None
+            try:
+                fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+            except OSError as error:
+                self.map_anew()
+                raise MappingError(error.errno, f"it cannot be sealed: {error.strerror}") from error
+            self.sealed = True
+            self.map_anew()
+        self.sealed = self.immutable = True
+
+    def resize(self, size_bytes: int) -> None:
+        """Make it longer, with zeros, or shorter; the kernel moves the pages.
+
+        Raises:
+            MappingError: The kernel refused.
+        """
+        try:
+            if self.map is not None and size_bytes:
+                # The rest of the last page stays mapped, and must be zeros if the mapping grows again.
+                end = min(self.size_bytes, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+                if size_bytes < end:
+                    self.map[size_bytes:end] = bytes(end - size_bytes)
+                self.map.resize(size_bytes)
+                self.size_bytes = size_bytes
+                self.populated_bytes = min(self.populated_bytes, size_bytes)
+                self.find_address()
+                return
+            if self.map is not None:
+                self.map.close()
+                self.map = None
+            if self.fd >= 0:
+                os.ftruncate(self.fd, size_bytes)
+        except (OSError, OverflowError, ValueError) as error:
+            code = getattr(error, "errno", None) or errno.ENOMEM
+            raise MappingError(code, f"it cannot be resized to {size_bytes:,} bytes: {os.strerror(code)}") from error
+        self.size_bytes, self.populated_bytes = size_bytes, 0
+        self.map_anew()
+
     def release(self) -> None:
         """Give memory and descriptor back."""
         if self.map is not None:
@@ -156,3 +208,18 @@ _lent: set[Region] = set()  # what a pipe still refers to must neither be freed 
 def settle() -> int:
     """End every loan whose reader is gone, and return how many regions are still lent. Costs some 20 µs for each."""
     return sum(region.lent() for region in tuple(_lent))
+
+
+def create_memfd() -> int:
+    """Return a new memory file that can be sealed and is not passed on by exec.
+
+    Raises:
+        OSError: The kernel has no memfd_create(2), or no descriptor is left.
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("procbench", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the last flag
+            raise
+        return os.memfd_create("procbench", flags)
