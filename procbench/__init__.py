@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from procbench.errors import ProcbenchError
     from procbench.io.process import run
     from procbench.io.results import RunResult
+    from procbench.memory.buffers import BufferPool
+    from procbench.memory.mapping import MemoryMapping
+    from procbench.memory.pools import MemoryPoolManager
+    from procbench.memory.transfer import receive, send
     from procbench.scheduling.settings import RunSettings
     from procbench.scheduling.stealing import WorkStealingScheduler
     from procbench.scheduling.task import ProcessTask, TaskResult
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BufferPool": "procbench.memory.buffers",
+    "MemoryMapping": "procbench.memory.mapping",
+    "MemoryPoolManager": "procbench.memory.pools",
     "ProcbenchError": "procbench.errors",
     "ProcessTask": "procbench.scheduling.task",
     "RunResult": "procbench.io.results",
@@ -27,10 +34,15 @@ _HOMES = {
     "TaskResult": "procbench.scheduling.task",
     "WorkStealingScheduler": "procbench.scheduling.stealing",
     "frame": "procbench.analysis.results",
+    "receive": "procbench.memory.transfer",
     "run": "procbench.io.process",
+    "send": "procbench.memory.transfer",
 }
 
 __all__ = [
+    "BufferPool",
+    "MemoryMapping",
+    "MemoryPoolManager",
     "ProcbenchError",
     "ProcessTask",
     "RunResult",
@@ -38,7 +50,9 @@ __all__ = [
     "TaskResult",
     "WorkStealingScheduler",
     "frame",
+    "receive",
     "run",
+    "send",
 ]
 
 
