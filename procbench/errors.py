@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-Stage = Literal["resolve", "cwd", "exec", "limits"]
+Stage = Literal["resolve", "cwd", "exec", "limits", "input"]
 
 
 class ProcbenchError(Exception):
@@ -94,8 +94,8 @@ class SpawnError(ProcbenchError, OSError):
     Attributes:
         errno: What the kernel said.
         stage: Where it failed: ``resolve`` (finding the program, reading the argv), ``cwd`` (entering the working
-            directory), ``exec`` (the kernel refused the program) or ``limits`` (no descriptor, process or memory left,
-            or the arguments are too long).
+            directory), ``exec`` (the kernel refused the program), ``limits`` (no descriptor, process or memory left,
+            or the arguments are too long) or ``input`` (a task's mapping is closed, lent or viewed).
         program: The program that was to run.
     """
 

@@ -17,7 +17,6 @@ import errno
 import fcntl
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -255,7 +254,7 @@ PIPE_DEFAULT_BYTES: Final = 64 * 1024
 
 _F_SETPIPE_SZ = 1031
 _F_GETPIPE_SZ = 1032
-_FIONREAD = 0x541B
+_LARGEST_INT = 2**31 - 1
 
 
 class _Piece(ctypes.Structure):
@@ -326,13 +325,8 @@ def resize_pipe(fd: int, size_bytes: int) -> int:
         OSError: ``fd`` is no pipe.
     """
     with contextlib.suppress(OSError):
-        return fcntl.fcntl(fd, _F_SETPIPE_SZ, size_bytes)
+        return fcntl.fcntl(fd, _F_SETPIPE_SZ, min(size_bytes, _LARGEST_INT))  # fcntl would keep just the low bits
     return pipe_size(fd)
-
-
-def unread_bytes(fd: int) -> int:
-    """Return how many bytes stand in the pipe and have not been read (FIONREAD, ioctl_pipe(2))."""
-    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
 
 
 def reopen(fd: int, flags: int) -> int:

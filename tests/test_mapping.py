@@ -524,3 +524,17 @@ def test_a_second_close_never_closes_somebody_elses_descriptor(kind: str, tmp_pa
         os.fstat(other)
     finally:
         os.close(other)
+
+
+@pytest.mark.parametrize("kind", ["anonymous", "memfd"])
+def test_a_size_that_the_kernel_refuses_changes_nothing(kind: str) -> None:
+    """B10: after a refused resize, also from nothing, the mapping is what it was and can be resized."""
+    for size in (0, PAGE):
+        with getattr(MemoryMapping, kind)(size) as mapping:
+            with pytest.raises(MappingError):
+                mapping.resize(2**62)
+            assert len(mapping) == size
+            mapping.resize(10)
+            assert mapping.tobytes() == bytes(10)
+    with pytest.raises(MappingError):
+        getattr(MemoryMapping, kind)(2**63)

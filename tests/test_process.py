@@ -20,6 +20,7 @@ from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
 from procbench.io.results import RunResult
 from procbench.io.runner import ChildRunner, Limits
+from procbench.io.streams import Pipes
 from tests.waiting import long_sleep, processes_with, run_python, wait_until
 
 NULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
@@ -514,3 +515,20 @@ def test_descendants_have_the_whole_grace_to_end(tmp_path: Path) -> None:
         run(["bash", "-c", script], cwd=tmp_path, timeout=1, kill_grace_s=30)
     assert (tmp_path / "ready").exists()
     assert (tmp_path / "done").exists()
+
+
+def test_an_interrupt_while_the_end_is_being_noted_is_no_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L10: Ctrl-C at the moment when a captured child has ended comes through, and leaves nothing open."""
+    before = set(Path("/proc/self/fd").iterdir())
+    noted = Pipes.child_has_ended
+    interrupts = iter([KeyboardInterrupt])
+
+    def interrupted(pipes: Pipes, buffer: Any) -> None:
+        for interrupt in interrupts:
+            raise interrupt
+        noted(pipes, buffer)
+
+    monkeypatch.setattr(Pipes, "child_has_ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["echo", "hi"], capture_output=True)
+    assert set(Path("/proc/self/fd").iterdir()) == before

@@ -531,6 +531,31 @@ def test_a_descriptor_that_is_not_open_is_an_error_not_ours_instead(way: str) ->
     assert caught.value.errno == errno.EBADF
 
 
+def test_a_signal_that_waits_for_this_process_goes_on_waiting(cloner: Cloner) -> None:
+    """Preparing the memory for children delivers no signal that the program has blocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        usable.__wrapped__()
+        assert reap(spawn(["true"])) == 0
+        assert signal.SIGUSR1 in signal.sigpending()
+    finally:
+        signal.sigtimedwait([signal.SIGUSR1], 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def test_what_a_library_ignores_behind_pythons_back_the_child_does_not(cloner: Cloner) -> None:
+    """SIGTERM that C code ignores, of which Python knows nothing, ends a child all the same."""
+    code = """
+import ctypes, os, signal
+ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))
+from procbench import RunSettings, WorkStealingScheduler
+with WorkStealingScheduler(RunSettings(workers=1, capture=True)) as sched:
+    print(sched.submit(["grep", "SigIgn", "/proc/self/status"]).result().stdout.split()[1].decode())
+"""
+    assert int(run_python(code), 16) & ~(0b11 << 31) == 0
+
+
 @pytest.mark.parametrize("name", ["EAGAIN", "ENOMEM"])
 def test_no_process_for_a_clone_is_a_limit(name: str, tmp_path: Path) -> None:
     """L20: what clone refuses for want of a process or memory leaves no descriptor, and the next child starts."""

@@ -15,7 +15,7 @@ from procbench.io.results import RunResult
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S, ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL, TO_STDOUT
 from procbench.io.streams import CAPTURE, Data
-from procbench.memory.transports import Transport
+from procbench.memory.transports import TRANSPORTS, Transport
 
 _Number = TypeVar("_Number", int, float)
 Stream = int | IO[bytes] | IO[str] | None
@@ -71,7 +71,7 @@ def run(
         CommandTimeoutError: Its time was up (also a ``subprocess.TimeoutExpired``); it is gone, what it wrote is attached.
         CommandFailedError: ``check`` and it failed (also a ``subprocess.CalledProcessError``).
         InvalidInputError: The arguments contradict each other.
-        MappingLentError: ``input`` is a mapping, and a view is alive through which it could change on its way.
+        MappingLentError: ``input`` is a mapping, not sealed, and a view of it is alive.
     """
     if capture_output:
         if stdout is not INHERIT or stderr is not INHERIT:
@@ -81,6 +81,10 @@ def run(
         raise InvalidInputError(
             f"input is {type(input).__name__}; it must be bytes, such as text.encode(), or a MemoryMapping"
         )
+    if transport not in TRANSPORTS:
+        raise InvalidInputError(f"there is no transport {transport!r}; there are: {', '.join(TRANSPORTS)}")
+    if pipe_size_bytes is not None and (type(pipe_size_bytes) is not int or pipe_size_bytes < 1):
+        raise InvalidInputError(f"pipe_size_bytes is {pipe_size_bytes!r}; it must be a whole number of at least 1")
     if input is not None and stdin != NULL:
         raise InvalidInputError("input and stdin both say what the child reads; give one of them")
     if TO_STDOUT in (stdin, stdout):
@@ -106,7 +110,7 @@ def run(
             cwd=cwd,
             env=env,
             transport=transport,
-            pipe_size_bytes=_not_negative("pipe_size_bytes", pipe_size_bytes),
+            pipe_size_bytes=pipe_size_bytes,
         )
     result = RunResult(*fields)
     if result.timed_out and timeout is not None:

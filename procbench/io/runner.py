@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
-from procbench.errors import MappingError, PoolExhaustedError, SpawnLimitError
+from procbench.errors import MappingError, PoolExhaustedError, SpawnError, SpawnLimitError
 from procbench.io import clone
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
 from procbench.io.groups import end_group, signal_group
 from procbench.io.results import StopPhase
-from procbench.io.spawn import INHERIT, NULL, Child, Spare, end_at_once, spawn
+from procbench.io.spawn import INHERIT, LIMITS, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool
 from procbench.memory.lease import PooledBuffer
@@ -188,7 +188,7 @@ class ChildRunner:
 
         Raises:
             SpawnError: It could not be started; nothing was left behind.
-            MappingLentError: A view of the mapping is alive, through which it could change on its way.
+            MappingLentError: A view of the mapping is alive, and it is not sealed: it could change on its way.
         """
         started_ns = time.monotonic_ns()
         to_child = (stdin, stdout, stderr)
@@ -202,7 +202,8 @@ class ChildRunner:
                 except MappingError:
                     raise
                 except OSError as error:
-                    raise SpawnLimitError(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
+                    refused = SpawnLimitError if error.errno in LIMITS else SpawnError
+                    raise refused(error.errno or 0, "limits", program_name(argv), "no pipe for it") from error
             child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner)
             watch = None
             try:
@@ -289,12 +290,14 @@ class _Watch:
         if polled[WAKE].revents:
             os.eventfd_read(polled[WAKE].fd)
         if polled[EXIT].revents:
-            self._ended_ns = time.monotonic_ns()
-            polled[EXIT].fd = -1
-            polled[EXIT].revents = 0
+            # It counts as ended only when all of this is done: an interrupt in between finds it all to do again.
+            ended_ns = time.monotonic_ns()
             if self._count > _WITHOUT_PIPES:
                 pipes.child_has_ended(self._runner.buffer)
-            self._deadline_s = self._ended_ns / _SECOND_NS + self._limits.drain_grace_s
+            self._deadline_s = ended_ns / _SECOND_NS + self._limits.drain_grace_s
+            self._ended_ns = ended_ns
+            polled[EXIT].fd = -1
+            polled[EXIT].revents = 0
 
     def _obey(self, wish: Literal["terminate", "kill"]) -> None:
         self._cancelled = self._cancelled or self._phase is None

@@ -43,7 +43,9 @@ NULL: Final = -3
 TO_STDOUT: Final = -2
 """The child's standard error goes where its standard output goes; the number is ``subprocess.STDOUT``."""
 
-_LIMITS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+LIMITS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says that there is no process, descriptor or memory left at the moment."""
+
 _BUSY_TEXT_TRIES = 5
 _BUSY_TEXT_WAIT_S = 0.02
 _PIDFD_TRIES = 100
@@ -252,7 +254,7 @@ def _open_pidfd(pid: int, spare: Spare, argv: Sequence[Argument]) -> int:
             failure = error
             if error.errno == errno.ESRCH:
                 return os.eventfd(1)  # reaped already, by somebody else or because SIGCHLD is ignored: always readable
-            if error.errno not in _LIMITS:
+            if error.errno not in LIMITS:
                 break
         spare.close()
         if attempt:
@@ -321,7 +323,7 @@ def _file_actions(
 
 def _explain(code: int, program: str, path: bytes, directory: bytes | None) -> SpawnError:
     """Return the error for posix_spawn's ``code``, which does not say at which step it arose: look what is wrong now."""
-    if code in _LIMITS:
+    if code in LIMITS:
         return SpawnLimitError(code, "limits", program)
     if code == errno.E2BIG:
         return SpawnError(code, "limits", program, "arguments and environment are longer than the kernel takes")

@@ -79,8 +79,8 @@ class Intake:
     def close(self) -> None:
         """Close the descriptor; harmless when closed already."""
         if self.fd >= 0:
-            linux.close_now(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            linux.close_now(fd)
 
 
 class Pipes:
@@ -117,10 +117,14 @@ class Pipes:
 
     def _open_input(self, data: Data, way: Transport, pipe_size_bytes: int | None) -> int:
         if way in HANDED_OVER and isinstance(data, MemoryMapping):
-            self.transport = way
-            stdin = data.read_fd()
-            self._read_ends.append(stdin)
-            return stdin
+            try:
+                stdin = data.read_fd()
+            except PermissionError:  # a file that was opened for this process, which may not open it again
+                way = "splice"
+            else:
+                self.transport = way
+                self._read_ends.append(stdin)
+                return stdin
         stdin, write_end = linux.pipe_to_child()
         self._read_ends.append(stdin)
         try:

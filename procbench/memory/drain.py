@@ -104,8 +104,8 @@ class MappingDrain:
     def close(self) -> None:
         """Close the descriptor; harmless when closed already."""
         if self.fd >= 0:
-            linux.close_now(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            linux.close_now(fd)
 
     def mapping(self) -> MemoryMapping:
         """Return the mapping that holds what was kept, and nothing else."""
@@ -172,5 +172,5 @@ class FileDrain:
     def close(self) -> None:
         """Close the descriptor; harmless when closed already."""
         if self.fd >= 0:
-            linux.close_now(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            linux.close_now(fd)

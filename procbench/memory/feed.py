@@ -7,10 +7,10 @@ out once and answered by falling back to ``write``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -27,6 +27,7 @@ _AGAIN: Final = frozenset({errno.EAGAIN, errno.EINTR})
 
 # Largest count that one call moves (MAX_RW_COUNT, read(2)); asking for more is allowed, but not everywhere.
 _MOST_AT_ONCE = 0x7FFF_F000
+_REOPEN_TRIES, _REOPEN_WAIT_S = 50, 0.002
 # Copied at a time where the source has no address: what a large pipe takes.
 _CHUNK_BYTES = 1 << 20
 
@@ -132,10 +133,9 @@ class Feed:
             self._readers.stop_writing()
         else:
             self._readers = None
-        linux.close_now(self.fd)
-        self.fd = -1
-        if self._lease is not None:
-            self._lease.settle()
+        fd, self.fd = self.fd, -1
+        linux.close_now(fd)
+        self.settle()
 
     def settle(self) -> None:
         """End the lending if nobody reads any more, as when the child and its descendants have ended."""
@@ -201,7 +201,8 @@ class _Readers:
 
     While the write end is open its pages are in use. Afterwards a read end of our own keeps the pipe in reach; to see
     whether it has other readers we become its writer for a moment, let go of that read end and ask poll(2) whether a
-    reader is left. Where no descriptor is left to do so nobody can tell, and the pages stay lent.
+    reader is left. Where no descriptor is to be had for that, for a while, nobody can tell any more: the pages stay lent.
+    Asked by one thread at a time.
     """
 
     __slots__ = ("_gone", "_read_end", "_write_end")
@@ -213,8 +214,7 @@ class _Readers:
 
     def stop_writing(self) -> None:
         """Note that the write end is about to be closed."""
-        with contextlib.suppress(OSError):
-            self._read_end = linux.reopen(self._write_end, os.O_RDONLY | os.O_NONBLOCK)
+        self._read_end = _reopen(self._write_end, os.O_RDONLY)
         self._write_end = -1
 
     def remain(self) -> bool:
@@ -225,13 +225,24 @@ class _Readers:
             writer = linux.reopen(self._read_end, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
             return True
-        linux.close_now(self._read_end)
-        self._read_end = -1
+        read_end, self._read_end = self._read_end, -1
+        linux.close_now(read_end)
         question = select.poll()
         question.register(writer, 0)  # POLLERR, that nobody reads, is told without being asked for
         self._gone = bool(question.poll(0))
         if not self._gone:
-            with contextlib.suppress(OSError):
-                self._read_end = linux.reopen(writer, os.O_RDONLY | os.O_NONBLOCK)
+            self._read_end = _reopen(writer, os.O_RDONLY)
         linux.close_now(writer)
         return not self._gone
+
+
+def _reopen(fd: int, flags: int) -> int:
+    """Return another end of the pipe, or -1; children that end make room where no descriptor is left at the moment."""
+    for _ in range(_REOPEN_TRIES):
+        try:
+            return linux.reopen(fd, flags | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                break
+        time.sleep(_REOPEN_WAIT_S)
+    return -1

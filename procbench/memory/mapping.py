@@ -113,10 +113,9 @@ class MemoryMapping:
         region = Region("memfd", size_bytes, descriptor)
         try:
             os.ftruncate(descriptor, size_bytes)
-        except OSError as error:
-            raise MappingError(
-                error.errno, f"a memory file cannot have {size_bytes:,} bytes: {error.strerror}"
-            ) from error
+        except (OSError, OverflowError) as error:
+            code = getattr(error, "errno", None) or errno.EFBIG
+            raise MappingError(code, f"a memory file cannot have {size_bytes:,} bytes: {os.strerror(code)}") from error
         region.map_anew()
         return cls._whole(region)
 
@@ -283,7 +282,7 @@ class MemoryMapping:
         with region.lock:
             if region.sealed:
                 raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) is only read")
-            if region.lent():
+            if region.still_lent():
                 raise MappingLentError(errno.EBUSY, "the mapping cannot be written while a pipe still has its bytes")
             view = self._cut(region.view())
         try:
@@ -338,7 +337,7 @@ class MemoryMapping:
         """Keep its bytes as they are until ``remain`` says no, and the region from being freed, even if it is forgotten.
 
         Raises:
-            MappingLentError: A view is alive, through which the bytes could be changed.
+            MappingLentError: A view is alive, and it is not sealed: nobody can tell a view that only reads from one that writes.
         """
         return self._open.lend(remain, self.offset)
 

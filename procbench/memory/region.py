@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -19,6 +20,8 @@ from procbench.errors import MappingError, MappingLentError
 Kind = Literal["anonymous", "memfd", "wrapped", "file"]
 
 
+_ASKED_AGAIN: Final = 20
+_ASKED_AGAIN_AFTER_S: Final = 0.001
 _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -34,23 +37,27 @@ class Lease:
 
     def __init__(self, region: Region, remain: Callable[[], bool], address: int) -> None:
         self._region: Region | None = region
-        self._remain = remain
+        self._remain: Callable[[], bool] | None = remain
         self.address = address
 
     def settle(self) -> bool:
-        """End it if nobody needs the bytes any more, and return whether it is over."""
+        """End it if nobody needs the bytes any more, and return whether it is over. Thread-safe: one at a time asks."""
         region = self._region
-        if region is not None and not self._remain():
-            self.end()
+        if region is not None:
+            with region.lock:
+                if self._remain is not None and not self._remain():
+                    self.end()
         return self._region is None
 
     def end(self) -> None:
         """Give the bytes back; harmless when they are back already."""
-        region, self._region = self._region, None
+        region = self._region
         if region is not None:
-            region.leases.discard(self)
-            if not region.leases:
-                _lent.discard(region)
+            with region.lock:
+                self._region = self._remain = None  # who remains refers to what was lent: a cycle, if it were kept
+                region.leases.discard(self)
+                if not region.leases:
+                    _lent.discard(region)
 
 
 class Region:
@@ -125,6 +132,18 @@ class Region:
         with self.lock:
             return [lease for lease in tuple(self.leases) if not lease.settle()] != []
 
+    def still_lent(self) -> bool:
+        """Ask as ``lent``, and again for some milliseconds.
+
+        A child that another thread is just starting has copies of all this process's descriptors until its exec, and counts
+        as a reader for so long.
+        """
+        for _ in range(_ASKED_AGAIN):
+            if not self.lent():
+                return False
+            time.sleep(_ASKED_AGAIN_AFTER_S)
+        return self.lent()
+
     def lend(self, remain: Callable[[], bool], offset: int) -> Lease:
         """Return a lease of the bytes from ``offset`` on; see ``MemoryMapping.lend``."""
         settle()
@@ -138,7 +157,7 @@ class Region:
 
     def refuse_if_used(self, what: str) -> None:
         """Raise if a pipe or a view would see what is about to happen."""
-        if self.lent():
+        if self.still_lent():
             raise MappingLentError(
                 errno.EBUSY, f"the mapping cannot be {what} while its bytes are on their way to a child"
             )
@@ -189,8 +208,15 @@ class Region:
         except (OSError, OverflowError, ValueError) as error:
             code = getattr(error, "errno", None) or errno.ENOMEM
             raise MappingError(code, f"it cannot be resized to {size_bytes:,} bytes: {os.strerror(code)}") from error
-        self.size_bytes, self.populated_bytes = size_bytes, 0
-        self.map_anew()
+        before, self.size_bytes, self.populated_bytes = self.size_bytes, size_bytes, 0
+        try:
+            self.map_anew()
+        except MappingError:
+            self.size_bytes = before
+            if self.fd >= 0:
+                os.ftruncate(self.fd, before)
+            self.map_anew()
+            raise
 
     def release(self) -> None:
         """Give memory and descriptor back."""

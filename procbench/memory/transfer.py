@@ -105,7 +105,7 @@ def send(
 
     Raises:
         InvalidInputError: There is no such transport, or the source or the child does not allow it.
-        MappingLentError: A view that can be written through is still alive.
+        MappingLentError: A view of the mapping is still alive, and the mapping is not sealed.
         TimeoutError: The child did not take everything in time; its standard input was closed.
         OSError: No descriptor is left.
     """
@@ -156,27 +156,26 @@ def _sending(
     source: Source, child: Starter | HasFileno | int, transport: Transport, pipe_size_bytes: int | None
 ) -> Iterator[tuple[Feed | None, Any, Transport]]:
     """Open what is needed and close it again; give the feed (``None`` if handed over), what was started, and the way."""
-    way = choose(source, transport, can_hand_over=callable(child))
-    if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
-        yield None, _hand_over(source, child), way
-        return
-    with contextlib.ExitStack() as stack:
-        with_child = stack.enter_context(contextlib.ExitStack())
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
+        if not callable(child):
+            write_end = _taken_over(child)
+            unclaimed.callback(linux.close_now, write_end)
+        # What cannot be sent is refused before a child runs.
+        way = choose(source, transport, can_hand_over=callable(child))
+        if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
+            yield None, _hand_over(source, child), way
+            return
         if callable(child):
             read_end, write_end = linux.pipe_to_child()
             with_child.callback(linux.close_now, read_end)
-        else:
-            write_end = _taken_over(child)
-        try:  # what cannot be sent is refused before a child runs
-            sender = feed(write_end, source, way, pipe_size_bytes)
-        except BaseException:
-            linux.close_now(write_end)
-            raise
+            unclaimed.callback(linux.close_now, write_end)
+        sender = feed(write_end, source, way, pipe_size_bytes)
+        unclaimed.pop_all()
         stack.callback(sender.close)
         started = None
         if callable(child):
-            with with_child:
-                started = child(read_end)
+            started = child(read_end)
+            with_child.close()
         yield sender, started, way
 
 
@@ -194,8 +193,13 @@ def _taken_over(end: HasFileno | int) -> int:
         os.set_blocking(end, False)
         return end
     descriptor = os.dup(end.fileno())
-    cast(Any, end).close()
-    os.set_blocking(descriptor, False)
+    try:
+        with contextlib.suppress(BrokenPipeError):  # its owner had something buffered that nobody reads any more
+            cast(Any, end).close()
+        os.set_blocking(descriptor, False)
+    except BaseException:
+        linux.close_now(descriptor)
+        raise
     return descriptor
 
 
@@ -277,29 +281,28 @@ def _receiving(
     max_bytes: int | None,
     pipe_size_bytes: int | None,
 ) -> Iterator[tuple[MappingDrain | FileDrain, Any, int | None]]:
-    if max_bytes is not None and max_bytes < 0:
-        raise InvalidInputError(f"max_bytes is {max_bytes}; it must not be negative")
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
+        if not callable(child):
+            read_end = _taken_over(child)
+            unclaimed.callback(linux.close_now, read_end)
+        # What cannot be received, or written to, is refused before a child runs.
+        if max_bytes is not None and max_bytes < 0:
+            raise InvalidInputError(f"max_bytes is {max_bytes}; it must not be negative")
         if isinstance(into, Path | str):
             into = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             stack.callback(os.close, into)
-        with_child = stack.enter_context(contextlib.ExitStack())
         if callable(child):
             read_end, write_end = linux.pipe_from_child()
             with_child.callback(linux.close_now, write_end)
-        else:
-            read_end = _taken_over(child)
-        try:  # a place that cannot be written to is refused before a child runs
-            size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
-            drain = _drain(read_end, into, max_bytes)
-        except BaseException:
-            linux.close_now(read_end)
-            raise
+            unclaimed.callback(linux.close_now, read_end)
+        size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
+        drain = _drain(read_end, into, max_bytes)
+        unclaimed.pop_all()
         stack.callback(drain.close)
         started = None
         if callable(child):
-            with with_child:
-                started = child(write_end)
+            started = child(write_end)
+            with_child.close()
         yield drain, started, size
 
 
@@ -314,6 +317,8 @@ def _waiter(fd: int, event: int, timeout: float | None) -> Callable[[], object]:
     """Return what returns when the descriptor is ready, or its other end is gone; at once where the calls themselves wait."""
     if timeout is None:
         return lambda: None
+    if not timeout >= 0:
+        raise InvalidInputError(f"timeout is {timeout}; it must not be negative")
     deadline = time.monotonic() + timeout
     question = select.poll()
     question.register(fd, event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -9,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, cast
 
-from procbench.errors import SpawnError, SpawnLimitError
+from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.runner import ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
@@ -122,5 +123,10 @@ class Worker:
                 self.runner.pause(pause_s)
             except SpawnError as error:
                 return TaskResult.not_started(task, error, future.submitted_ns, self.number, future.stolen_from)
+            except (MappingError, ClosedError) as error:  # its input cannot be given away: that task's trouble alone
+                code = error.errno if isinstance(error, MappingError) else None
+                refused = SpawnError(code or errno.EINVAL, "input", task.command, str(error))
+                refused.__cause__ = error
+                return TaskResult.not_started(task, refused, future.submitted_ns, self.number, future.stolen_from)
             else:
                 return TaskResult(*fields, task, None, future.submitted_ns, self.number, future.stolen_from)  # type: ignore[call-arg]
