@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from procbench import RunSettings
 from procbench.errors import InvalidInputError
 from procbench.experiments import transfer
 from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult, size_text
+from procbench.io.spawn import Child, spawn
 from procbench.lab.store import Store
 from procbench.memory.transports import TRANSPORTS
 from procbench.views import plots_transfer, tables_transfer
@@ -87,6 +90,32 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = transfer.run(budget_s=0.5, largest_bytes=4096, data_dir=tmp_path / "file")
     assert "not recorded" in found.details()
+
+
+def test_an_interrupt_leaves_no_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C between a child's start and its end ends the child and closes its pidfd."""
+    children: list[Child] = []
+
+    def struck(start: Callable[[int], object], into: object) -> None:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        start(write_end)
+        os.close(read_end)
+        os.close(write_end)
+        raise KeyboardInterrupt
+
+    def spawned(argv: list[str], stdout: int) -> Child:
+        children.append(spawn(argv, stdout=stdout))
+        return children[-1]
+
+    monkeypatch.setattr(transfer, "spawn", spawned)
+    monkeypatch.setattr(transfer, "receive", struck)
+    transfer.run(budget_s=0.5, largest_bytes=4096)  # what was finished before is kept
+    assert children
+    for child in children:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child.pid, os.WNOHANG)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(child.pidfd)
 
 
 def test_sizes_are_said_for_people() -> None:

@@ -27,7 +27,7 @@ from procbench import linux
 from procbench.errors import InvalidInputError, RecordError
 from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, Group, TransferResult
 from procbench.io.process import run as run_command
-from procbench.io.spawn import spawn
+from procbench.io.spawn import Child, end_at_once, spawn
 from procbench.io.streams import CAPTURE
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
@@ -267,11 +267,16 @@ class _Bench:
         argv = _writer(size)
 
         def trial() -> float:
+            children: list[Child] = []
             started = time.perf_counter()
-            received = receive(lambda fd: spawn(argv, stdout=fd), into())
-            os.waitpid(received.child.pid, 0)
-            rate = _rate(size, started)
-            linux.close_now(received.child.pidfd)
+            try:
+                received = receive(lambda fd: children.append(spawn(argv, stdout=fd)), into())
+                os.waitid(os.P_PID, children[0].pid, os.WEXITED | os.WNOWAIT)
+                rate = _rate(size, started)
+            finally:  # reaped only here, so that Ctrl-C at any moment ends this child and nobody else's
+                for child in children:
+                    end_at_once(child.pid)
+                    linux.close_now(child.pidfd)
             return rate if received.kept_bytes == received.total_bytes == size else math.nan
 
         return trial
