@@ -38,7 +38,7 @@ _SIGNALS: Final = tuple(int(number) for number in sorted(signal.valid_signals())
 # behind Python's back, and another thread may do so at this moment. The rest is reset where Python knows it to be changed.
 _ALWAYS_RESET: Final = frozenset(
     getattr(signal, f"SIG{name}").value
-    for name in "HUP INT QUIT PIPE ALRM TERM USR1 USR2 CHLD TSTP TTIN TTOU XFSZ".split()
+    for name in ["HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD", "TSTP", "TTIN", "TTOU", "XFSZ"]
 )
 
 FROM_NULL: Final = -1
