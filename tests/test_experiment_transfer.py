@@ -13,7 +13,8 @@ import pytest
 from procbench import RunSettings
 from procbench.errors import InvalidInputError
 from procbench.experiments import transfer
-from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult, size_text
+from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult
+from procbench.experiments.words import size_text
 from procbench.io.spawn import Child, spawn
 from procbench.lab.store import Store
 from procbench.memory.transports import TRANSPORTS

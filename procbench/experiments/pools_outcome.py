@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import textwrap
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.words import known, size_text
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -25,12 +25,7 @@ POOL = "pool"
 
 def condition_name(way: str, size_bytes: int, threads: int) -> str:
     """Return what a condition of the acquiring part is called."""
-    return f"{way}, {size(size_bytes)}, {threads} thread{'s' * (threads > 1)}"
-
-
-def size(size_bytes: float) -> str:
-    """Return a size for people."""
-    return f"{size_bytes / (1 << 20):g} MiB" if size_bytes >= 1 << 20 else f"{size_bytes / 1024:g} KiB"
+    return f"{way}, {size_text(size_bytes)}, {threads} thread{'s' * (threads > 1)}"
 
 
 @dataclass(frozen=True)
@@ -83,11 +78,11 @@ class PoolsResult:
             found, ratio = estimate(self.acquiring.values(name)), self.effect(name)
             single = sorted(self.latencies_ns[name])
             ends = {
-                "low_ns": _known(found.low),
-                "high_ns": _known(found.high),
+                "low_ns": known(found.low),
+                "high_ns": known(found.high),
                 "p99_ns": single[len(single) * 99 // 100],
             }
-            gain = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": _known(ratio.high)}
+            gain = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": known(ratio.high)}
             rows.append({**factors, "median_ns": found.median, **ends, **gain})
         return pd.DataFrame(rows)
 
@@ -113,7 +108,7 @@ class PoolsResult:
         for name, factors in self.reading.factors.items():
             if not name.endswith(AGAIN):
                 found = estimate(self.reading.values(name))
-                ends = {"low_s": _known(found.low), "high_s": _known(found.high)}
+                ends = {"low_s": known(found.low), "high_s": known(found.high)}
                 rows.append({**factors, "median_s": found.median, **ends, "verdict": verdicts.get(name, "the default")})
         return pd.DataFrame(rows)
 
@@ -163,7 +158,7 @@ class PoolsResult:
         return {
             "title": "Pooled buffers",
             "sentence": (
-                f"A pooled buffer of {size(largest)} is there in {_time(own)}, a new bytearray in {_time(theirs)}. "
+                f"A pooled buffer of {size_text(largest)} is there in {_time(own)}, a new bytearray in {_time(theirs)}. "
                 f"{self.suggestion_words()}"
             ),
             "effect": effect.to_dict(),
@@ -175,7 +170,7 @@ class PoolsResult:
         alone = self.summary().query("threads == 1")
         ways = [
             f"{way}: "
-            + ", ".join(f"{size(row['size_bytes'])} {_time(row['median_ns'])}" for row in part.to_dict("records"))
+            + ", ".join(f"{size_text(row['size_bytes'])} {_time(row['median_ns'])}" for row in part.to_dict("records"))
             for way, part in alone.groupby("way", sort=False)
         ]
         return f"Time to get memory by size, one thread. {'; '.join(ways)}."
@@ -184,7 +179,7 @@ class PoolsResult:
         """Return the figure of reading by buffer size in words."""
         rows = self.reads().to_dict("records")
         return "Time to read a command's output by buffer size: " + ", ".join(
-            f"{size(row['buffer_size_bytes'])} {1000 * row['median_s']:.3g} ms" for row in rows
+            f"{size_text(row['buffer_size_bytes'])} {1000 * row['median_s']:.3g} ms" for row in rows
         )
 
     def idle_alt(self) -> str:
@@ -221,7 +216,3 @@ def _time(ns: float) -> str:
         if ns >= factor:
             return f"{ns / factor:.3g} {unit}"
     return f"{ns:.3g} ns"
-
-
-def _known(end: float) -> float:
-    return end if math.isfinite(end) else math.nan

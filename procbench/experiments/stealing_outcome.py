@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
 from procbench.experiments.ways import PROCBENCH, USUAL
+from procbench.experiments.words import known
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -235,8 +236,8 @@ class StealingResult:
         found = estimate(self.trials.values(condition))
         return {
             "median_s": found.median,
-            "low_s": _known(found.low),
-            "high_s": _known(found.high),
+            "low_s": known(found.low),
+            "high_s": known(found.high),
             "limit_share": limit_s / found.median,
         }
 
@@ -269,7 +270,3 @@ def _seconds(value: float) -> str:
     if value < _SHORT_S:
         return f"{1000 * value:.3g} ms"
     return f"{value:.3g} s" if value < _LONG_S else f"{value:.0f} s"
-
-
-def _known(end: float) -> float:
-    return end if math.isfinite(end) else math.nan

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from procbench.analysis.statistics import Effect, estimate
+from procbench.experiments.words import known, size_text
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -93,7 +94,7 @@ class TransferResult:
             for name, factors in group.trials.factors.items():
                 if not name.endswith(AGAIN):
                     found = estimate(group.trials.values(name))
-                    ends = {"low": _known(found.low), "high": _known(found.high)}
+                    ends = {"low": known(found.low), "high": known(found.high)}
                     row = {"size_bytes": group.size_bytes, "median": found.median, **ends, **_ratio(effects.get(name))}
                     rows.append({**factors, **row})
         return pd.DataFrame(rows)
@@ -208,14 +209,6 @@ class TransferResult:
         return [group for group in self.groups if (group.direction, group.varied) == (direction, varied)]
 
 
-def size_text(size_bytes: int) -> str:
-    """Return a number of bytes in KiB, MiB or GiB, for people."""
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.4g} {unit}"
-    return f"{size_bytes} B"
-
-
 def _ratio(effect: Effect | None) -> dict[str, Any]:
     if effect is None:
         return {
@@ -229,10 +222,6 @@ def _ratio(effect: Effect | None) -> dict[str, Any]:
     if math.isfinite(effect.half_width):
         ends = {"ratio_low": effect.low, "ratio_high": effect.high}
     return {"ratio": effect.ratio, **ends, "noise_floor": effect.noise_floor, "verdict": effect.verdict}
-
-
-def _known(end: float) -> float:
-    return end if math.isfinite(end) else math.nan
 
 
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:

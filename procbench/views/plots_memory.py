@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from procbench.experiments.words import size_text
 from procbench.views.plots import COLOURS, MARKERS, VERMILION, _axes, _interval_words, _legend_above
 
 if TYPE_CHECKING:
@@ -89,6 +90,5 @@ def pools_over_time(table: pd.DataFrame) -> Axes:
 
 
 def _size_ticks(axes: Axes, sizes: list[int]) -> None:
-    words = [f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB" for size in sizes]
-    axes.set_xticks(sizes, words)
+    axes.set_xticks(sizes, [size_text(size) for size in sizes])
     axes.minorticks_off()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from procbench.experiments.transfer_outcome import size_text
+from procbench.experiments.words import size_text
 from procbench.views.plots import COLOURS, MARKERS, VERMILION, _axes, _legend_above
 
 if TYPE_CHECKING:

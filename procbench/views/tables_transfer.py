@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procbench.experiments.transfer_outcome import size_text
+from procbench.experiments.words import size_text
 from procbench.views.tables import _with_interval
 
 if TYPE_CHECKING:
