@@ -140,8 +140,8 @@ class Cloner:
         """Give the descriptor and the memory back. Harmless when called twice."""
         self._chain = None
         if self._null_fd >= 0:
-            linux.close_now(self._null_fd)
-            self._null_fd = -1
+            fd, self._null_fd = self._null_fd, -1
+            linux.close_now(fd)
 
     def start(self, path: bytes, arrays: tuple[int, int], sources: tuple[int, ...]) -> tuple[int, int, int]:
         """Start a child and return its pid, its pidfd and 0; or 0, -1 and the errno for which there is none.
@@ -198,7 +198,6 @@ class _Chain:
         self._pidfd = ctypes.c_int(-1)
         self._path: bytes | None = None
         self._path_buffer = ctypes.create_string_buffer(1)
-        self._errno_location = _errno_location()  # this thread's, which the child shares
         steps: list[tuple[Any, tuple[int, ...]]] = [
             (_held.setpgid, (0, 0)),
             # What is ignored would stay ignored; what is caught would run this process's handler once it is unblocked.
@@ -206,7 +205,8 @@ class _Chain:
             *((_held.dup2, (target, target)) for target in range(_STANDARD)),
             (_held.close_range, (_STANDARD, _ALL_ABOVE, 0)),
             (_held.execve, (0, 0, 0)),
-            (_held.memcpy, (ctypes.addressof(self._failure), self._errno_location, ctypes.sizeof(self._failure))),
+            # errno is this thread's, which the child shares.
+            (_held.memcpy, (ctypes.addressof(self._failure), _errno_location(), ctypes.sizeof(self._failure))),
             (_held._exit, (_EXEC_FAILED,)),
         ]
         self._contexts = (_Context * len(steps))()
@@ -220,11 +220,9 @@ class _Chain:
 
         used_up = len(steps) * _LINE_BYTES
         self._copy = ctypes.create_string_buffer(ctypes.string_at(first_top, used_up), used_up)
-        self._keep = (default_action,)
-        self._all_signals, self._mask = (
-            ctypes.create_string_buffer(_SIGSET_BYTES),
-            ctypes.create_string_buffer(_SIGSET_BYTES),
-        )
+        self._keep = default_action  # the contexts refer to it by its address
+        self._all_signals = ctypes.create_string_buffer(_SIGSET_BYTES)
+        self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
         _held.sigfillset(self._all_signals)
         address = ctypes.addressof
         self._restoring = (first_top, address(self._copy), used_up)

@@ -135,9 +135,8 @@ class ChildRunner:
         if self._buffer is None:
             try:
                 self._buffer = (self._buffers or _shared_buffers()).acquire_nowait()
-            except (
-                PoolExhaustedError
-            ):  # more children at a time than it was made for; waiting for one might be for ever
+            except PoolExhaustedError:
+                # More children at a time than it was made for; waiting for one to end might be for ever.
                 self._buffer = BufferPool(DEFAULT_SIZE_BYTES, 1).acquire_nowait()
         return self._buffer
 
