@@ -88,6 +88,14 @@ class MappingSealedError(MappingError, PermissionError):
     """The mapping is sealed or read-only; nothing can be written to it."""
 
 
+class ProcessGoneError(ProcbenchError, ProcessLookupError):
+    """The process has ended, or there never was one with that number; nothing was done to whoever has it now (ESRCH)."""
+
+
+class PermissionDeniedError(ProcbenchError, PermissionError):
+    """The kernel does not let this user do that; the message names the capability or the limit that would."""
+
+
 class SpawnError(ProcbenchError, OSError):
     """A child could not be started. Nothing was left behind: no process, no descriptor.
 
