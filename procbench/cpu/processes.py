@@ -6,7 +6,6 @@ Source: proc_pid_stat(5).
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -90,6 +89,6 @@ def is_there(process: ProcessId) -> bool:
 def thread_ids(pid: int) -> frozenset[int]:
     """Return the ids of its threads at this moment; empty when it is gone."""
     try:
-        return frozenset(map(int, os.listdir(PROC / str(pid) / "task")))
+        return frozenset(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
         return frozenset()
