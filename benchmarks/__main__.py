@@ -10,10 +10,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import pools, spawning, transfer
+from benchmarks import placing, pools, spawning, transfer
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
+    "placing": lambda options: placing.report(options.rounds, options.count, options.workers),
     "transfer": lambda options: transfer.report(options.rounds),
     "pools": lambda options: pools.report(options.rounds),
 }

@@ -15,8 +15,10 @@ from procbench import ProcessTask, RunSettings
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.memory.transports import TRANSPORTS
+from procbench.scheduling.settings import IO_CLASSES, PINS, POLICIES
 
 COUNTS = st.integers(1, 10**6)
+CPU_LISTS = st.sampled_from(["0", "0-3", "1,3", "0,64-127"])
 SECONDS = st.floats(0, 1e9) | st.integers(0, 10**9)
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.none() | COUNTS,
@@ -27,6 +29,12 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": COUNTS,
     "transport": st.sampled_from(TRANSPORTS),
     "pipe_size_bytes": st.none() | COUNTS,
+    "pin": st.sampled_from(PINS) | st.lists(CPU_LISTS, min_size=1).map(tuple),
+    "nice": st.none() | st.integers(-20, 19),
+    "policy": st.none() | st.sampled_from(POLICIES),
+    "io_class": st.none() | st.sampled_from(IO_CLASSES),
+    "cpu_limit": st.none() | st.floats(0.01, 512) | st.integers(1, 512),
+    "memory_limit_bytes": st.none() | st.integers(4096, 1 << 40),
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
@@ -42,6 +50,12 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "transport": st.sampled_from(["", "teleport", None, 1, [], b"write"]),
     "pipe_size_bytes": NO_NUMBER | st.integers(max_value=0) | st.floats(),
+    "pin": st.sampled_from(["", "everywhere", None, 0, [], [[]], [""], ["0", []], [[-1]], ["one"], [0.5], ["2-1"], [["0"]]]),
+    "nice": NO_NUMBER | st.integers(max_value=-21) | st.integers(min_value=20) | st.floats(),
+    "policy": st.sampled_from(["", "fifo", "rr", 0, [], True]),
+    "io_class": st.sampled_from(["", "best", 0, [], True]),
+    "cpu_limit": NO_NUMBER | st.floats(max_value=0.0099) | st.integers(max_value=0),
+    "memory_limit_bytes": NO_NUMBER | st.integers(max_value=4095) | st.floats(),
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
@@ -56,7 +70,7 @@ def test_every_field_is_covered_here_and_described() -> None:
     names = {knob.name for knob in dataclasses.fields(RunSettings)}
     assert names == set(GOOD) == set(BAD) == set(RunSettings.describe())
     for facts in RunSettings.describe().values():
-        assert set(facts) == {"unit", "meaning", "lowest", "choices"}
+        assert set(facts) == {"unit", "meaning", "lowest", "highest", "choices"}
         assert facts["meaning"]
 
 
@@ -124,3 +138,10 @@ def test_tasks_have_ids_of_their_own() -> None:
     assert [task.command for task in (first, second, third)] == ["a", "c", ""]
     assert third.id == "x"
     assert pickle.loads(pickle.dumps(first)) == first
+
+
+def test_sets_for_workers_may_be_given_as_numbers() -> None:
+    """Explicit CPU sets become the kernel's list format, whatever way they were said, and survive JSON."""
+    made = RunSettings(pin=[{3, 1, 2}, [0], "5,4", range(8, 10)])  # type: ignore[arg-type]
+    assert made.pin == ("1-3", "0", "4-5", "8-9")
+    assert json.loads(json.dumps(made.to_dict()))["pin"] == ["1-3", "0", "4-5", "8-9"]

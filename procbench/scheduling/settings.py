@@ -8,29 +8,51 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from procbench.cpu.topology import usable_workers
+from procbench.cpu.placement import format_cpu_list
+from procbench.cpu.topology import parse_cpu_list, usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 
 
+PINS: Final = ("none", "core", "spread", "compact", "cache", "node")
+"""Ways to choose each worker's CPUs; what they mean stands in :mod:`procbench.cpu.placement`."""
+
+POLICIES: Final = ("other", "batch", "idle")
+"""Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
+
+IO_CLASSES: Final = ("best-effort", "idle", "realtime")
+"""I/O classes, ioprio_set(2)."""
+
+_LEAST_CPU_SHARE: Final = 0.01  # the kernel's own least quota is 1 ms of 100 ms
+_PAGE_BYTES: Final = 4096
+
+
 def _knob(
-    default: Any, unit: str, meaning: str, lowest: float | None = None, choices: tuple[str, ...] | None = None
+    default: Any,
+    unit: str,
+    meaning: str,
+    lowest: float | None = None,
+    highest: float | None = None,
+    choices: tuple[str, ...] | None = None,
 ) -> Any:
-    return field(default=default, metadata={"unit": unit, "meaning": meaning, "lowest": lowest, "choices": choices})
+    facts = {"unit": unit, "meaning": meaning, "lowest": lowest, "highest": highest, "choices": choices}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """How a batch of commands is run. Immutable; ``changed`` gives a variant.
 
-    Every field carries its unit, its meaning and its lowest value, or the words to choose from, as metadata:
-    ``describe`` returns it.
+    Every field carries its unit, its meaning and its lowest and highest value, or the words to choose from, as metadata:
+    ``describe`` returns it. Workers give ``pin``, ``nice``, ``policy`` and ``io_class`` to themselves, once, and their
+    commands inherit them; ``None`` leaves what this process has.
 
     Attributes:
         workers: How many commands run at a time; ``None`` for as many as this process may use CPUs.
@@ -44,13 +66,20 @@ class RunSettings:
             kind and size; a way that an input's kind does not allow becomes ``write``.
         pipe_size_bytes: Size to ask for, of each pipe to and from a command; ``None`` leaves the kernel's 64 KiB, but asks for
             1 MiB where more than that is sent. What was had stands in the result.
+        pin: Which logical CPUs each worker's commands may run on: one of ``PINS``, or a set for each worker, as CPU numbers or
+            in the kernel's list format (``["0", "2-3"]``); the sets go round when there are more workers. ``none`` allows all.
+        nice: Nice value, -20 to 19; lower than now needs CAP_SYS_NICE or RLIMIT_NICE.
+        policy: Scheduling policy, one of ``POLICIES``.
+        io_class: I/O class, one of ``IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
+        cpu_limit: Most CPUs that a command may use on average, such as 0.5.
+        memory_limit_bytes: Most memory that a command may have.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
         spawn_patience_s: Seconds to go on trying while the system has no process or descriptor left.
 
     Raises:
-        InvalidInputError: A value is of the wrong type or below its lowest.
+        InvalidInputError: A value is of the wrong type or outside its range.
     """
 
     workers: int | None = _knob(None, "workers", "commands that run at a time", 1)
@@ -61,12 +90,20 @@ class RunSettings:
     buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
     transport: str = _knob("auto", "", "how a task's input goes to it", choices=TRANSPORTS)
     pipe_size_bytes: int | None = _knob(None, "bytes", "size of the pipes to and from a command", 1)
+    pin: str | tuple[str, ...] = _knob("none", "", "logical CPUs that each worker's commands may run on", choices=PINS)
+    nice: int | None = _knob(None, "", "nice value of commands", -20, 19)
+    policy: str | None = _knob(None, "", "scheduling policy of commands", choices=POLICIES)
+    io_class: str | None = _knob(None, "", "I/O class of commands", choices=IO_CLASSES)
+    cpu_limit: float | None = _knob(None, "CPUs", "most CPUs that a command may use on average", _LEAST_CPU_SHARE)
+    memory_limit_bytes: int | None = _knob(None, "bytes", "most memory that a command may have", _PAGE_BYTES)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
     spawn_patience_s: float = _knob(10.0, "s", "time to go on trying while no process or descriptor is left", 0)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pin, str):
+            object.__setattr__(self, "pin", _cpu_lists(self.pin))
         for knob in dataclasses.fields(self):
             _check(knob, getattr(self, knob.name))
 
@@ -84,7 +121,8 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dict, ready for JSON."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return fields | {"pin": list(self.pin)} if isinstance(self.pin, tuple) else fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -93,7 +131,7 @@ class RunSettings:
 
     @classmethod
     def describe(cls) -> dict[str, Mapping[str, Any]]:
-        """Return for every field its ``unit``, ``meaning``, ``lowest`` value and ``choices``."""
+        """Return for every field its ``unit``, ``meaning``, ``lowest`` and ``highest`` value and ``choices``."""
         return {knob.name: knob.metadata for knob in dataclasses.fields(cls)}
 
     @property
@@ -111,6 +149,8 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
             raise InvalidInputError(f"{said}; it must be True or False")
         return
     if knob.metadata["choices"] is not None:
+        if knob.name == "pin" and isinstance(value, tuple):
+            return
         if value not in knob.metadata["choices"]:
             raise InvalidInputError(f"{said}; it must be one of {', '.join(knob.metadata['choices'])}")
         return
@@ -119,3 +159,18 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         raise InvalidInputError(f"{said}; it must be a {'whole ' if whole else ''}number of {knob.metadata['unit']}")
     if value < knob.metadata["lowest"]:
         raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")
+    if knob.metadata["highest"] is not None and value > knob.metadata["highest"]:
+        raise InvalidInputError(f"{said}; the highest there is is {knob.metadata['highest']}")
+
+
+def _cpu_lists(pin: Any) -> tuple[str, ...]:
+    """Return explicit CPU sets in the kernel's list format, which survives JSON; whether they may be used is seen later."""
+    try:
+        sets = [parse_cpu_list(one) if isinstance(one, str) else frozenset(map(operator.index, one)) for one in pin]
+    except (TypeError, ValueError):
+        sets = []
+    if not sets or not all(sets) or min(map(min, sets)) < 0:
+        raise InvalidInputError(
+            f"pin is {pin!r}; it must be one of {', '.join(PINS)}, or a set of CPU numbers for each worker, none empty"
+        )
+    return tuple(format_cpu_list(cpus) for cpus in sets)

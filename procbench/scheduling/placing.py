@@ -1,0 +1,51 @@
+"""What a worker gives itself once, so that every command it starts inherits it: CPUs, nice value, policy, I/O class.
+
+Linux keeps all four for each thread, and a new process begins with those of the thread that started it. So placing costs a
+command nothing, there is no moment in which it runs somewhere else, and nobody else's process is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from procbench.cpu.affinity import pin_current_thread
+from procbench.cpu.placement import place
+from procbench.cpu.priority import apply_to_current_thread, read
+from procbench.cpu.topology import allowed_cpus, read_topology
+from procbench.scheduling.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """What is in force in a worker, as the kernel says.
+
+    Attributes:
+        cpus: Logical CPUs that it and its commands may run on.
+        nice: Nice value.
+        policy: Scheduling policy.
+        io_class: I/O class.
+    """
+
+    cpus: frozenset[int]
+    nice: int
+    policy: str
+    io_class: str
+
+
+def cpus_for_workers(settings: RunSettings) -> tuple[frozenset[int], ...] | None:
+    """Return the CPU set of each worker; ``None`` where nothing is pinned.
+
+    Raises:
+        InvalidInputError: A set names a CPU that this process may not use.
+    """
+    if settings.pin == "none":
+        return None
+    return place(settings.pin, settings.worker_count, read_topology(), allowed_cpus())
+
+
+def settle(settings: RunSettings, cpus: frozenset[int] | None) -> Placing:
+    """Place the calling thread, and return what is in force then.
+
+    Raises:
+        PermissionDeniedError: The kernel does not let this user; the message names what would.
+    """
