@@ -30,6 +30,7 @@ from procbench.errors import (
 from procbench.io.command import Argument
 from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.placing import cpus_for_workers
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask, TaskResult
@@ -77,6 +78,8 @@ class WorkStealingScheduler:
 
     Raises:
         RuntimeError: The system gives no more threads; those already started are gone again.
+        InvalidInputError: ``pin`` names a CPU that this process may not use.
+        PermissionDeniedError: The kernel does not let this user have the nice value, policy or I/O class.
     """
 
     def __init__(self, settings: RunSettings | None = None) -> None:
@@ -90,15 +93,19 @@ class WorkStealingScheduler:
         self._count_lock = threading.Lock()
         self._workers: list[Worker] = []
         workers = self.settings.worker_count
+        cpus = cpus_for_workers(self.settings)
         self._buffers = BufferPool(self.settings.buffer_size_bytes, workers) if self.settings.capture else None
         try:
             for number in range(workers):
-                self._workers.append(Worker(number, self.settings, self._buffers))
+                own = None if cpus is None else cpus[number]
+                self._workers.append(Worker(number, self.settings, self._buffers, own))
             for worker in self._workers:
                 name = f"procbench-worker-{worker.number}"
                 # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
                 worker.thread = threading.Thread(target=self._work, args=(worker,), name=name, daemon=True)
                 worker.thread.start()
+            for worker in self._workers:
+                worker.wait_settled()
         except BaseException:
             self.shutdown(cancel_futures=True)
             raise
@@ -227,8 +234,9 @@ class WorkStealingScheduler:
         self._own.worker = worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a child that stops reading must not end us
         try:
-            while (future := self._next(worker)) is not None:
-                self._serve(worker, future)
+            if worker.settle():
+                while (future := self._next(worker)) is not None:
+                    self._serve(worker, future)
         finally:
             worker.runner.close()
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
