@@ -24,7 +24,7 @@ import weakref
 from typing import Final
 
 from procbench.cpu.processes import PROC, ProcessId
-from procbench.errors import ClosedError, ProcessGoneError
+from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 PERIOD_S: Final = 0.08
 """How long a period is: some eight ticks of the kernel's CPU clock, and short enough for a person at a prompt."""
@@ -78,6 +78,7 @@ class LimitedGroup:
 
     Raises:
         ProcessGoneError: It is not there any more.
+        InvalidInputError: This process is itself among those that would be stopped.
     """
 
     def __init__(self, process: ProcessId, share: float, now_s: float) -> None:
@@ -95,6 +96,10 @@ class LimitedGroup:
         # A process that was only just started has no descendants to look for.
         fresh = sum(map(int, _stat_of(process.pid)[_TIMES])) <= 1
         self._first_ticks = 0 if fresh else self._count(now_s)
+        if os.getpid() in {process.pid, *self._members} or (self._leads and os.getpgrp() == process.pid):
+            raise InvalidInputError(
+                f"stopping process {process.pid} would stop this one too; limit its children instead"
+            )
         self._began_s = self._planned_s = now_s
         self._used_s = 0.0
         self._bucket_s = share * PERIOD_S
@@ -194,7 +199,9 @@ class _State:
     """What the thread and its owner share; the thread keeps only this, so that a forgotten owner can go."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()  # its lock is reentrant: a garbage collection may close in the midst of a call
+        self.changed = (
+            threading.Condition()
+        )  # its lock is reentrant: a garbage collection may close in the midst of a call
         self.groups: dict[int, LimitedGroup] = {}
         self.due: list[tuple[float, int, LimitedGroup]] = []
         self.numbers = itertools.count()
@@ -258,6 +265,7 @@ class DutyCycler:
 
         Raises:
             ProcessGoneError: There is no such process any more.
+            InvalidInputError: This process is itself among those that would be stopped.
             ClosedError: This was closed.
         """
         state = self._state

@@ -39,7 +39,9 @@ def check_share(share: object) -> float:
         InvalidInputError: It is no number, or less than the kernel can keep to.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
-        raise InvalidInputError(f"CPU limit is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5")
+        raise InvalidInputError(
+            f"CPU limit is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
+        )
     return float(share)
 
 
@@ -83,7 +85,8 @@ class CpuLimiter:
             share: CPUs for this one; ``None`` for the limiter's own.
 
         Raises:
-            InvalidInputError: The number can be no process's, or the share makes no sense.
+            InvalidInputError: The number can be no process's, the share makes no sense, or this process itself would be
+                stopped.
             ProcessGoneError: It has ended.
             ClosedError: The limiter was closed.
         """

@@ -124,14 +124,18 @@ def wanted(
         _check_number("real-time priority", priority, 1, 99)
         after = replace(after, rt_priority=priority, reset_on_fork=True)
     elif rt_priority is not None:
-        raise InvalidInputError(f"policy {after.policy!r} has no real-time priority; name policy 'fifo' or 'rr' with it")
+        raise InvalidInputError(
+            f"policy {after.policy!r} has no real-time priority; name policy 'fifo' or 'rr' with it"
+        )
     if io_class is not None and io_class not in IO_CLASSES:
         raise InvalidInputError(f"I/O class is {io_class!r}; it must be one of {', '.join(IO_CLASSES)}")
     if io_class is not None or io_level is not None:
         chosen = after.io_class if io_class is None else io_class
         leveled = chosen in {"realtime", "best-effort"}
         if io_level is not None and not leveled:
-            raise InvalidInputError(f"I/O class {chosen!r} has no levels; name 'realtime' or 'best-effort' with a level")
+            raise InvalidInputError(
+                f"I/O class {chosen!r} has no levels; name 'realtime' or 'best-effort' with a level"
+            )
         level = (DEFAULT_IO_LEVEL if io_level is None else io_level) if leveled else 0
         _check_number("I/O level", level, 0, _LEVELS - 1)
         after = replace(after, io_class=chosen, io_level=level)
@@ -185,7 +189,9 @@ def set_policy(tid: int, target: SchedulingClass) -> None:
         ProcessGoneError: There is no such thread.
     """
     flags = POLICIES[target.policy] | (_RESET_ON_FORK if target.reset_on_fork else 0)
-    right = _rt_right if target.policy in REAL_TIME else lambda tid: _nice_right(tid, os.getpriority(os.PRIO_PROCESS, tid))
+    right = (
+        _rt_right if target.policy in REAL_TIME else lambda tid: _nice_right(tid, os.getpriority(os.PRIO_PROCESS, tid))
+    )
     with _said(tid, f"policy {target.policy!r}", lambda: right(tid)):
         os.sched_setscheduler(tid, flags, os.sched_param(target.rt_priority))
 
@@ -246,7 +252,9 @@ def apply_to_current_thread(
         UnsupportedError: I/O priorities are not known on this machine.
     """
     if policy in REAL_TIME:
-        raise InvalidInputError(f"policy {policy!r} ends at a fork, so no command would inherit it; take batch, idle or other")
+        raise InvalidInputError(
+            f"policy {policy!r} ends at a fork, so no command would inherit it; take batch, idle or other"
+        )
     tid = threading.get_native_id()
     before = read(tid)
     after = wanted(before, nice, policy, None, io_class, io_level)

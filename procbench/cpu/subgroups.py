@@ -15,7 +15,7 @@ import itertools
 import os
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -91,30 +91,37 @@ def _words_in(path: Path) -> list[str]:
         return []
 
 
-@dataclass
 class Subgroups:
     """Groups for one controller, each for one process and what it starts; an empty one is used again. Any thread may call it.
 
-    Attributes:
+    Args:
         controller: ``cpu`` or ``memory``.
-        mechanism: ``cgroup v1`` or ``cgroup v2``; ``None`` where no group can be made here.
     """
 
-    controller: str
-    mechanism: str | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._own = own_group(self.controller)
+    def __init__(self, controller: str) -> None:
+        self.controller = controller
+        self._own: OwnGroup | None = None
+        self._probed = False
         self._free: list[Path] = []
         self._made: set[Path] = set()
-        self._lock = threading.Lock()
-        if self._own is not None:
-            with contextlib.suppress(OSError):
-                self._free.append(self._make())
-                self.mechanism = f"cgroup v{self._own.version}"
+        self._lock = threading.RLock()  # a garbage collection may close in the midst of a call
+
+    @property
+    def mechanism(self) -> str | None:
+        """``cgroup v1`` or ``cgroup v2``; ``None`` where no group can be made. Asking for the first time tries to make one."""
+        with self._lock:
+            if not self._probed:
+                self._probed = True
+                self._own = own_group(self.controller)
+                try:
+                    self._free.append(self._make())
+                except OSError:
+                    self._own = None
+            return None if self._own is None else f"cgroup v{self._own.version}"
 
     def _make(self) -> Path:
-        assert self._own is not None  # noqa: S101 - callers look at ``mechanism`` first
+        if self._own is None:
+            raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup is to be seen here")
         folder = self._own.folder / f"procbench-{os.getpid()}-{self.controller}-{next(_numbers)}"
         folder.mkdir()
         if not os.access(folder / _PROBE_FILES[self.controller, self._own.version], os.W_OK):
@@ -171,7 +178,8 @@ class Subgroups:
 
     def release(self, folder: Path) -> None:
         """Move what still lives in a group back to where it came from, and keep the group for the next."""
-        assert self._own is not None  # noqa: S101 - who has a folder has had the group
+        if self._own is None:
+            return
         for _ in range(_TRIES):  # a process may fork while it is moved
             pids = _words_in(folder / "cgroup.procs")
             if not pids:
@@ -188,7 +196,7 @@ class Subgroups:
     def close(self) -> None:
         """Remove the groups; one that still holds a process is left, because the kernel does not remove it."""
         with self._lock:
-            made, self._made, self._free, self.mechanism = self._made, set(), [], None
+            made, self._made, self._free, self._own, self._probed = self._made, set(), [], None, True
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
