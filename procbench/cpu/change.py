@@ -164,6 +164,7 @@ class Change:
         if not self._scheduling:
             return
         done: set[int] = set()
+        remember = not self.before.threads
         for _ in range(_ROUNDS):
             new = thread_ids(self._pid) - done
             if not new:
@@ -172,12 +173,14 @@ class Change:
                 with _gone_only_if_main(self._pid, tid):
                     thread = read_stat(self._pid, tid).id
                     has = read(tid)
-                    self.before.threads.setdefault(thread, has)
+                    if remember:
+                        self.before.threads[thread] = has
                     first, irreversible = steps(tid, has, wanted(has, **self._scheduling))
                     for step in first:
                         step()
                     last.extend(_for_thread(self._pid, tid, step) for step in irreversible)
             done |= new
+            remember = False  # who was started since inherited what may be new already; it gets back what the main thread had
 
     def _read_back(self) -> InForce:
         """Return what the kernel says.

@@ -136,11 +136,13 @@ class ProcessPriorityManager:
 
     def _set(self, pid: int, values: dict[str, Any]) -> ProcessPriority:
         process = identify(pid)
-        managed = self._managed.get(pid) or Managed(process)
+        managed = self._managed.get(pid)
+        if managed is None or managed.process != process:
+            managed = Managed(process)
         change = Change(process, values, managed, self._cpu, self._memory)
         in_force = change.make()
         managed.cpu, managed.memory = change.after.cpu, change.after.memory
-        managed.threads = change.before.threads | managed.threads  # what it had before the first change counts
+        managed.threads = managed.threads or change.before.threads  # what it had before the first change counts
         managed.rlimits = change.before.rlimits | managed.rlimits
         self._managed[pid] = managed
         return ProcessPriority(process, values, in_force)
