@@ -9,20 +9,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
 
-from procbench.cpu.pinning import ThreadCpus, check_cpus, pin_threads, process_cpus, put_back
+from procbench.cpu.balance import Choose, Move, Round
+from procbench.cpu.pinning import ThreadCpus, check_cpus, cpus_of, pin_threads, process_cpus, put_back
 from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.cpu.processes import ProcessGuard, ProcessMark, read_stat
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
-
-Choose = Callable[[Priority, CpuTopology, frozenset[int], Mapping[int, float]], frozenset[int]]
-"""How a priority class, the machine, the allowed CPUs and the load of each become a CPU set."""
-
-_WORTH_MOVING: Final = 0.1
-"""A busy CPU is left only for one that has this much less load, in CPUs; below it a move costs more than it brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +36,6 @@ class Pinned:
     in_force: frozenset[int]
     previous: frozenset[int]
     threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A process that would do better, or must run, on other CPUs.
-
-    Attributes:
-        pid: The process.
-        current: The CPUs of its main thread.
-        best: The CPUs that suit it best now.
-        why: The reason, in words.
-        applied: Whether the move was made.
-        refused: Why it could not be made; empty when it was made, or only proposed.
-    """
-
-    pid: int
-    current: frozenset[int]
-    best: frozenset[int]
-    why: str
-    applied: bool = False
-    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +174,11 @@ class CpuAffinityManager:
         with self._lock:
             self._check_open()
             self._drop_gone()
-            allowed = self._read_allowed()
-            loads = {cpu: load for cpu, load in self._loads().items() if cpu in allowed}
+            looks = Round(self._choose, self._topology, self._read_allowed(), self._loads())
             moves = []
             for entry in list(self._managed.values()):
                 try:
-                    move = self._move_of(entry, allowed, loads)
+                    move = self._move_of(entry, looks)
                     if move is not None and apply:
                         move = self._make(entry, move)
                 except ProcessGoneError:
@@ -320,30 +292,15 @@ class CpuAffinityManager:
 
     # --- balance --------------------------------------------------------------------------------------------------
 
-    def _move_of(self, entry: _Managed, allowed: frozenset[int], loads: dict[int, float]) -> Move | None:
-        """Return the move that a process should make, and note in ``loads`` where it will be."""
-        pid = entry.mark.process.pid
+    def _move_of(self, entry: _Managed, looks: Round) -> Move | None:
         if entry.priority is None:
             return None
+        pid = entry.mark.process.pid
         with ProcessGuard(pid, entry.mark) as guard:
-            current = frozenset(os.sched_getaffinity(pid))
-            own = self._own_load(entry)
-            guard.check()
-        others = dict(loads)
-        if len(current) == 1:  # else nobody knows on which of them it ran
-            (home,) = current
-            others[home] = max(0.0, others.get(home, 0.0) - own)
-        best = self._choose(entry.priority, self._topology, allowed, others) & allowed
-        if not best or (entry.priority == "normal" and _good_enough(current, best, allowed, others)):
-            best = current
-        if len(best) == 1:
-            loads.update({cpu: load for cpu, load in others.items() if cpu in loads})
-            (home,) = best
-            if home in allowed:
-                loads[home] = loads.get(home, 0.0) + own
-        return (
-            None if best == current else Move(pid, current, best, _why(entry.priority, current, best, allowed, others))
-        )
+            current = cpus_of(pid)
+            own_load = self._own_load(entry)
+            guard.check()  # so these were its own
+        return None if current is None else looks.move(pid, entry.priority, current, own_load)
 
     def _own_load(self, entry: _Managed) -> float:
         """Return how much of one CPU a process had since the last look, 0 to 1."""
@@ -362,7 +319,7 @@ class CpuAffinityManager:
         except (InvalidInputError, PermissionDeniedError, UnsupportedError) as error:
             self._errors += 1
             refused = str(error)
-        return Move(move.pid, move.current, move.best, move.why, applied=not refused, refused=refused)
+        return replace(move, applied=not refused, refused=refused)
 
     def _own_cpus(self) -> frozenset[int]:
         """Return the CPUs that this process has, or had before it was pinned through this manager."""
@@ -378,27 +335,3 @@ class CpuAffinityManager:
 def _check_priority(priority: str) -> None:
     if priority not in PRIORITIES:
         raise InvalidInputError(f"priority is {priority!r}; it must be one of {', '.join(PRIORITIES)}")
-
-
-def _good_enough(
-    current: frozenset[int], best: frozenset[int], allowed: frozenset[int], loads: Mapping[int, float]
-) -> bool:
-    """Return whether a process that has one CPU gains too little by leaving it."""
-    if len(current) != 1 or not current <= allowed:
-        return False
-    return all(loads.get(home, 0.0) - loads.get(cpu, 0.0) < _WORTH_MOVING for home in current for cpu in best)
-
-
-def _why(
-    priority: Priority,
-    current: frozenset[int],
-    best: frozenset[int],
-    allowed: frozenset[int],
-    loads: Mapping[int, float],
-) -> str:
-    if lost := sorted(current - allowed):
-        return f"CPUs {lost} are not allowed any more"
-    if priority == "normal":
-        shares = ", ".join(f"CPU {cpu} {loads.get(cpu, 0.0):.0%}" for cpu in sorted(current | best))
-        return f"normal runs on the CPU with the least load of others: {shares}"
-    return f"{priority} runs on CPUs {sorted(best)}"

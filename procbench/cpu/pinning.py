@@ -39,6 +39,14 @@ def process_cpus() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(os.getpid()))
 
 
+def cpus_of(tid: int) -> frozenset[int] | None:
+    """Return a thread's CPU set, None when it is gone."""
+    try:
+        return frozenset(os.sched_getaffinity(tid))
+    except ProcessLookupError:
+        return None
+
+
 def check_cpus(cpus: Iterable[int], allowed: frozenset[int]) -> frozenset[int]:
     """Return the CPUs as a set, once all of them are allowed.
 
@@ -139,7 +147,7 @@ def put_back(
     while fresh := sorted(thread_ids(guard.pid) - done):
         done.update(fresh)
         for tid in fresh:
-            now = _cpus_of(tid)
+            now = cpus_of(tid)
             wanted = _former(guard.pid, tid, now, before, pinned)
             if wanted is None or wanted == now:
                 continue
@@ -164,7 +172,7 @@ def _pin_thread(
     guard: ProcessGuard, tid: int, cpus: frozenset[int], before: dict[int, ThreadCpus], *, first: bool
 ) -> bool:
     """Return whether the thread had another set than asked. One with it that is found only later has inherited it."""
-    now = _cpus_of(tid)
+    now = cpus_of(tid)
     if now is None or (now == cpus and not first):
         return False
     if tid not in before:
@@ -174,7 +182,7 @@ def _pin_thread(
             return False
     if now == cpus or not _set(guard, tid, cpus):
         return False
-    in_force = _cpus_of(tid)
+    in_force = cpus_of(tid)
     if in_force is not None and in_force < cpus:
         raise _dropped(f"process {guard.pid}", cpus, in_force)
     return True
@@ -193,14 +201,6 @@ def _former(
         except ProcessGoneError:
             return None
     return before[pid].cpus if pid in before and now <= pinned else None
-
-
-def _cpus_of(tid: int) -> frozenset[int] | None:
-    """Return a thread's CPU set, None when it is gone."""
-    try:
-        return frozenset(os.sched_getaffinity(tid))
-    except ProcessLookupError:
-        return None
 
 
 def _set(guard: ProcessGuard, tid: int, cpus: frozenset[int]) -> bool:
