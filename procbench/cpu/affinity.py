@@ -258,8 +258,9 @@ class CpuAffinityManager:
         entry = entry or self._entry(guard)
         for tid, had in before.items():
             known = entry.before.get(tid)
-            inherited = entry.pinned is not None and known is None and had.cpus == entry.pinned
-            if not inherited and (known is None or known.started_ticks != had.started_ticks):
+            if known is not None and known.started_ticks == had.started_ticks:
+                continue  # what it had before the first pin counts
+            if had.cpus != entry.pinned:  # else it was born since, and inherited
                 entry.before[tid] = had
         entry.pinned = cpus
         return Pinned(guard.pid, cpus, cpus, before[guard.pid].cpus, threads)

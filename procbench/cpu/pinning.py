@@ -78,6 +78,7 @@ def pin_current_thread(cpus: Iterable[int], allowed: frozenset[int] | None = Non
     Raises:
         InvalidInputError: The set is empty, or names a CPU that is not allowed or that the kernel drops; the thread has its
             previous set.
+        PermissionDeniedError: The call is forbidden, as by a seccomp(2) filter.
 
     Source: sched_setaffinity(2): a child of fork(2) inherits the set, and execve(2) keeps it.
     """
@@ -86,7 +87,7 @@ def pin_current_thread(cpus: Iterable[int], allowed: frozenset[int] | None = Non
     try:
         os.sched_setaffinity(0, chosen)
     except OSError as error:
-        raise _dropped("this thread", chosen, frozenset()) from error
+        raise _refusal(error, "this thread", chosen) from error
     in_force = frozenset(os.sched_getaffinity(0))
     if in_force != chosen:
         os.sched_setaffinity(0, previous)
@@ -211,14 +212,17 @@ def _set(guard: ProcessGuard, tid: int, cpus: frozenset[int]) -> bool:
         os.sched_setaffinity(tid, cpus)
     except ProcessLookupError:
         return False
-    except PermissionError as error:
-        message = f"process {guard.pid} is another user's: to set its CPUs takes the capability CAP_SYS_NICE"
-        raise PermissionDeniedError(errno.EPERM, message) from error
     except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise _dropped(f"process {guard.pid}", cpus, frozenset()) from error
+        raise _refusal(error, f"process {guard.pid}", cpus) from error
     return True
+
+
+def _refusal(error: OSError, who: str, cpus: frozenset[int]) -> Exception:
+    """Say what the kernel's answer means; what is not known stays as it is."""
+    if isinstance(error, PermissionError):
+        message = f"{who} may not be given other CPUs by this user: that takes the capability CAP_SYS_NICE"
+        return PermissionDeniedError(errno.EPERM, message)
+    return _dropped(who, cpus, frozenset()) if error.errno == errno.EINVAL else error
 
 
 def _dropped(who: str, asked: frozenset[int], in_force: frozenset[int]) -> InvalidInputError:
