@@ -654,6 +654,38 @@ def test_close_restores_and_the_manager_is_closed() -> None:
 
 
 @needs_two
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOMEM])
+def test_one_that_the_kernel_refuses_does_not_keep_the_others(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """When one process cannot be moved, or cannot get its CPUs back, the others are and do; it is counted and named."""
+    real = os.sched_setaffinity
+    with Child() as one, Child() as two:
+
+        def failing(tid: int, cpus: Any) -> None:
+            if tid == one.pid:
+                raise OSError(number, os.strerror(number))
+            real(tid, cpus)
+
+        affinity = manager()
+        for child in (one, two):
+            affinity.pin(child.pid, LAST)
+            affinity.set_priority(child.pid, "critical")
+        monkeypatch.setattr(os, "sched_setaffinity", failing)
+        assert [bool(move.refused) for move in affinity.rebalance(apply=True)] == [True, False]
+        assert (cpus_of(one.pid), cpus_of(two.pid)) == (LAST, OWN)
+        affinity.pin(two.pid, FIRST)
+        affinity.close()
+        assert (cpus_of(one.pid), cpus_of(two.pid)) == (LAST, OWN)
+        told = affinity.statistics()
+        assert (told.errors, told.restored, told.managed) == (2, 1, 0)
+        again = manager()
+        monkeypatch.undo()
+        again.pin(one.pid, FIRST)
+        monkeypatch.setattr(os, "sched_setaffinity", failing)
+        with pytest.raises((OSError, InvalidInputError)):
+            again.release(one.pid)
+
+
+@needs_two
 def test_somebody_elses_choice_for_a_new_thread_stays() -> None:
     """A thread that is born after the pin gets the main thread's former set, unless somebody gave it another."""
     with with_threads(2) as child, manager() as affinity:

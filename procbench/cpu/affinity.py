@@ -16,7 +16,7 @@ from procbench.cpu.pinning import ThreadCpus, check_cpus, cpus_of, pin_threads, 
 from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.cpu.processes import ProcessGuard, ProcessMark, read_stat
 from procbench.cpu.topology import CpuTopology, read_topology
-from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
+from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ class CpuAffinityManager:
         entry.pinned = cpus
         return Pinned(guard.pid, cpus, cpus, before[guard.pid].cpus, threads)
 
-    def _restore(self, entry: _Managed) -> tuple[bool, list[InvalidInputError | PermissionDeniedError]]:
+    def _restore(self, entry: _Managed) -> tuple[bool, list[InvalidInputError | OSError]]:
         pid = entry.mark.process.pid
         try:
             with ProcessGuard(pid, entry.mark) as guard:
@@ -317,7 +317,9 @@ class CpuAffinityManager:
             with ProcessGuard(move.pid, entry.mark) as guard:
                 self._pin(guard, move.best)
             self._moves_applied += 1
-        except (InvalidInputError, PermissionDeniedError, UnsupportedError) as error:
+        except ProcessGoneError:
+            raise
+        except (InvalidInputError, OSError) as error:
             self._errors += 1
             refused = str(error)
         return replace(move, applied=not refused, refused=refused)

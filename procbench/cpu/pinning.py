@@ -128,7 +128,7 @@ def pin_threads(guard: ProcessGuard, cpus: frozenset[int]) -> tuple[dict[int, Th
 
 def put_back(
     guard: ProcessGuard, before: dict[int, ThreadCpus], pinned: frozenset[int], otherwise: frozenset[int]
-) -> list[InvalidInputError | PermissionDeniedError]:
+) -> list[InvalidInputError | OSError]:
     """Give each thread the set that it had before, and return what the kernel refused.
 
     A thread that is not among ``before`` gets the main thread's, if it still has what it inherited; a set that it was given
@@ -143,7 +143,7 @@ def put_back(
     Raises:
         ProcessGoneError: It ended.
     """
-    refused: list[InvalidInputError | PermissionDeniedError] = []
+    refused: list[InvalidInputError | OSError] = []
     done: set[int] = set()
     while fresh := sorted(thread_ids(guard.pid) - done):
         done.update(fresh)
@@ -157,7 +157,9 @@ def put_back(
                     _set(guard, tid, wanted)
                 except InvalidInputError:  # all of them went off
                     _set(guard, tid, otherwise)
-            except (InvalidInputError, PermissionDeniedError) as error:
+            except ProcessGoneError:
+                raise
+            except (InvalidInputError, OSError) as error:
                 refused.append(error)
     guard.check()
     return refused
