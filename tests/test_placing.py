@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 
 import pytest
@@ -106,3 +107,37 @@ except PermissionDeniedError as error:
 """
     user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
     assert run_python(code, before=("setpriv", *user), python=SYSTEM_PYTHON) == "True 1"
+
+
+def test_a_command_that_spins_gets_no_more_than_its_share():
+    """cpu_limit holds: what the command used, by the kernel's count, stays near its share of the time that it took."""
+    spin = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
+    with WorkStealingScheduler(RunSettings(workers=1, cpu_limit=0.25)) as scheduler:
+        result = scheduler.submit([sys.executable, "-S", "-c", spin]).result()
+        by = scheduler.statistics().limited_by
+    assert by["cpu"] in ("cgroup v1", "cgroup v2", "duty cycle")
+    assert result.returncode == 0
+    assert result.cpu_s < 0.6 * result.wall_s  # unlimited it is all of it; how exact the limit is, an experiment shows
+
+
+def test_a_command_that_wants_too_much_memory_does_not_get_it():
+    """C08: it is refused or killed, the result says so where the kernel does, and its neighbour runs."""
+    greedy = [sys.executable, "-S", "-c", "b = bytearray(512 << 20); print(len(b))"]
+    settings = RunSettings(workers=1, memory_limit_bytes=128 << 20, capture=True)
+    with WorkStealingScheduler(settings) as scheduler:
+        refused, neighbour = scheduler.map([greedy, ["true"]])
+        by = scheduler.statistics().limited_by["memory"]
+    assert neighbour.outcome == "succeeded"
+    assert refused.outcome == "failed"
+    if by.startswith("cgroup"):
+        assert (refused.signal, refused.limit_hit) == ("SIGKILL", "memory")
+    else:
+        assert b"MemoryError" in (refused.stderr or b"")
+
+
+def test_limited_commands_can_be_stopped_and_leave_nothing_stopped():
+    """A time-out ends a command that its CPU limit may have stopped just then."""
+    settings = RunSettings(workers=2, cpu_limit=0.05, timeout=0.3, kill_grace_s=2)
+    with WorkStealingScheduler(settings) as scheduler:
+        results = list(scheduler.map([["sh", "-c", "while :; do :; done"]] * 4))
+    assert {result.outcome for result in results} == {"timed_out"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from procbench.cpu.affinity import pin_current_thread
+from procbench.cpu.pinning import pin_current_thread
 from procbench.cpu.placement import place
 from procbench.cpu.priority import apply_to_current_thread, read
 from procbench.cpu.topology import allowed_cpus, read_topology

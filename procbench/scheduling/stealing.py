@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -28,6 +28,7 @@ from procbench.errors import (
     QueueShutDownError,
 )
 from procbench.io.command import Argument
+from procbench.io.limits import ChildLimiter
 from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import cpus_for_workers
@@ -55,6 +56,8 @@ class SchedulerStatistics:
         queued: Tasks that wait now.
         running: Commands that run now.
         workers: What each worker did, by number.
+        limited_by: What ``cpu`` and ``memory`` limits rest on, such as ``cgroup v1``, ``duty cycle`` or ``RLIMIT_AS``; empty
+            before the first command, and where nothing is limited.
     """
 
     submitted: int
@@ -65,6 +68,7 @@ class SchedulerStatistics:
     queued: int
     running: int
     workers: tuple[WorkerStatistics, ...]
+    limited_by: Mapping[str, str]
 
 
 class WorkStealingScheduler:
@@ -95,10 +99,12 @@ class WorkStealingScheduler:
         workers = self.settings.worker_count
         cpus = cpus_for_workers(self.settings)
         self._buffers = BufferPool(self.settings.buffer_size_bytes, workers) if self.settings.capture else None
+        limits = self.settings.cpu_limit, self.settings.memory_limit_bytes
+        self._limiter = None if limits == (None, None) else ChildLimiter(*limits)
         try:
             for number in range(workers):
                 own = None if cpus is None else cpus[number]
-                self._workers.append(Worker(number, self.settings, self._buffers, own))
+                self._workers.append(Worker(number, self.settings, self._buffers, own, self._limiter))
             for worker in self._workers:
                 name = f"procbench-worker-{worker.number}"
                 # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
@@ -185,6 +191,8 @@ class WorkStealingScheduler:
                     worker.runner.close()  # its thread never began
             if self._buffers is not None:
                 self._buffers.close()
+            if self._limiter is not None:
+                self._limiter.close()
             _open_schedulers.discard(self)
 
     def cancel_running(self, *, kill: bool = False) -> None:
@@ -226,6 +234,7 @@ class WorkStealingScheduler:
             queued=self._injector.qsize() + sum(w.queued for w in workers),
             running=sum(w.running for w in workers),
             workers=workers,
+            limited_by={} if self._limiter is None else dict(self._limiter.by),
         )
 
     # --- what a worker does -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
+from procbench.io.limits import ChildLimiter
 from procbench.io.runner import ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
@@ -72,6 +73,7 @@ class Worker:
         settings: RunSettings,
         buffers: BufferPool | None = None,
         cpus: frozenset[int] | None = None,
+        limiter: ChildLimiter | None = None,
     ) -> None:
         self.number = number
         self._settings = settings
@@ -86,7 +88,7 @@ class Worker:
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
-        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers)
+        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers, limiter=limiter)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
         self.asleep = threading.Lock()
         self.asleep.acquire()
