@@ -29,7 +29,7 @@ LEAST_SHARE: Final = 0.01
 CpuMechanism = Literal["cgroup v1", "cgroup v2", "duty cycle"]
 
 _PERIOD_US: Final = 100_000  # the kernel's default, so that a quota is the same in hundredths of a CPU
-_CPU_TICK_S: Final = 0.02  # RLIMIT_CPU is looked at when the clock ticks, and times are rounded
+_CPU_TIME_SEEN: Final = 0.8  # RLIMIT_CPU goes by whose turn it is at each tick, which was up to a tenth off the time used
 
 
 def check_share(share: object) -> float:
@@ -208,7 +208,7 @@ def cause_of_end(
     if returncode == -signal.SIGKILL and limits.oom_kills:
         return "limit:memory"
     if returncode in (-signal.SIGXCPU, -signal.SIGKILL) and limits.cpu_time_limit_s is not None:
-        return "limit:CPU" if cpu_time_s >= limits.cpu_time_limit_s - _CPU_TICK_S else None
+        return "limit:CPU" if cpu_time_s >= _CPU_TIME_SEEN * limits.cpu_time_limit_s else None
     if returncode == -signal.SIGXFSZ and limits.file_size_limit_bytes is not None:
         return "limit:FSIZE"
     return None
