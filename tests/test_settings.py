@@ -51,7 +51,9 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "transport": st.sampled_from(["", "teleport", None, 1, [], b"write"]),
     "pipe_size_bytes": NO_NUMBER | st.integers(max_value=0) | st.floats(),
-    "pin": st.sampled_from(["", "everywhere", None, 0, [], [[]], [""], ["0", []], [[-1]], ["one"], [0.5], ["2-1"], [["0"]]]),
+    "pin": st.sampled_from(
+        ["", "everywhere", None, 0, [], [[]], [""], ["0", []], [[-1]], ["one"], [0.5], ["2-1"], [["0"]]]
+    ),
     "nice": NO_NUMBER | st.integers(max_value=-21) | st.integers(min_value=20) | st.floats(),
     "policy": st.sampled_from(["", "fifo", "rr", 0, [], True]),
     "io_class": st.sampled_from(["", "best", 0, [], True]),

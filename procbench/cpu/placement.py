@@ -65,7 +65,9 @@ def cpu_sets(sets: Iterable[Any]) -> CpuSets:
         InvalidInputError: There is none, one is empty, or something is no CPU number.
     """
     try:
-        found = tuple(parse_cpu_list(one) if isinstance(one, str) else frozenset(map(operator.index, one)) for one in sets)
+        found = tuple(
+            parse_cpu_list(one) if isinstance(one, str) else frozenset(map(operator.index, one)) for one in sets
+        )
     except (TypeError, ValueError):
         found = ()
     if not found or not all(found) or min(map(min, found)) < 0:

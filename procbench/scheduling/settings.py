@@ -19,7 +19,6 @@ from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 
-
 POLICIES: Final = ("other", "batch", "idle")
 """Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
 
