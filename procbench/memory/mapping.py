@@ -34,6 +34,7 @@ from procbench.errors import (
     MappingSealedError,
     MappingTruncatedError,
 )
+from procbench.memory import checks
 from procbench.memory.region import Kind, Lease, Region, create_memfd
 
 _COPIED_AT_ONCE: Final = 1 << 20
@@ -83,7 +84,7 @@ class MemoryMapping:
             InvalidInputError: The size is negative.
             MappingError: The kernel refused (ENOMEM).
         """
-        region = Region("anonymous", _not_negative(size_bytes))
+        region = Region("anonymous", checks.whole("size_bytes", size_bytes))
         region.map_anew()
         if region.map is not None:
             region.huge_pages = huge_pages and _advised(region.map, mmap.MADV_HUGEPAGE)
@@ -101,7 +102,7 @@ class MemoryMapping:
             InvalidInputError: The size is negative.
             MappingError: The kernel refused (ENOMEM, EMFILE, ...).
         """
-        _not_negative(size_bytes)
+        checks.whole("size_bytes", size_bytes)
         try:
             descriptor = create_memfd()
         except OSError as error:
@@ -131,7 +132,7 @@ class MemoryMapping:
         try:
             view = memoryview(data)
             view = view.toreadonly().cast("B") if view.nbytes else memoryview(b"")
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # a released view, or a format of several bytes that is not native
             raise InvalidInputError(f"{type(data).__name__} holds no contiguous bytes; it cannot be wrapped") from error
         region = Region("wrapped", view.nbytes, data=view)
         if type(data) is bytes:
@@ -149,10 +150,18 @@ class MemoryMapping:
             file: A path, or an open descriptor, which stays the caller's.
 
         Raises:
-            InvalidInputError: It is no regular file.
+            InvalidInputError: It is no regular file, or neither a path nor a descriptor.
             OSError: It cannot be opened.
         """
-        fd = os.dup(file) if isinstance(file, int) else os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if isinstance(file, int):
+                fd = os.dup(checks.whole("file, as a descriptor,", file))
+            else:
+                fd = os.open(os.fspath(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (TypeError, OverflowError) as error:
+            raise InvalidInputError(f"{file!r} is neither a path nor a descriptor; give one of them") from error
+        except ValueError as error:
+            raise InvalidInputError(f"{file!r} cannot be a path: {error}; give another") from error
         region = Region("file", 0, fd)
         found = os.fstat(fd)
         if found.st_mode & 0o170000 != 0o100000:
@@ -217,9 +226,13 @@ class MemoryMapping:
         What was asked for before is not asked for again. Harmless for a mapping that has no pages of its own, and where the
         kernel cannot do it: then each page comes when it is first touched.
 
+        Raises:
+            InvalidInputError: The size is no whole number of at least 0.
+
         Source: madvise(2), ``MADV_POPULATE_WRITE`` (Linux 5.14).
         """
         region = self._open
+        checks.whole("size_bytes", size_bytes)
         if not region.sealed:
             region.populate(self.offset + size_bytes)
 
@@ -248,7 +261,10 @@ class MemoryMapping:
     def __getitem__(self, piece: slice) -> MemoryMapping:
         if not isinstance(piece, slice) or piece.step not in (None, 1):
             raise InvalidInputError("a mapping is sliced by [start:stop]; for one byte read the slice")
-        start, stop, _ = piece.indices(self.size_bytes)
+        try:
+            start, stop, _ = piece.indices(self.size_bytes)
+        except TypeError as error:
+            raise InvalidInputError(f"a mapping is sliced by whole numbers, and not by {piece}") from error
         return MemoryMapping(self._open, self.offset + start, max(0, stop - start), self.id)
 
     @contextlib.contextmanager
@@ -336,9 +352,16 @@ class MemoryMapping:
     def lend(self, remain: Callable[[], bool]) -> Lease:
         """Keep its bytes as they are until ``remain`` says no, and the region from being freed, even if it is forgotten.
 
+        Looks, too, whether two older loans are over, some 20 µs each; so it costs the same however many are out.
+
         Raises:
+            InvalidInputError: ``remain`` is no function.
             MappingLentError: A view is alive, and it is not sealed: nobody can tell a view that only reads from one that writes.
         """
+        if not callable(remain):
+            raise InvalidInputError(
+                f"remain is {remain!r}; it must be a function that says whether the bytes are needed"
+            )
         return self._open.lend(remain, self.offset)
 
     def seal(self) -> Self:
@@ -387,7 +410,7 @@ class MemoryMapping:
             MappingError: The kernel refused (ENOMEM).
         """
         region = self._open
-        _not_negative(size_bytes)
+        checks.whole("size_bytes", size_bytes)
         with region.lock:
             if region.sealed:
                 raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) keeps its size")
@@ -432,12 +455,6 @@ class MemoryMapping:
                 self._leave(region)
             elif error is None:
                 raise
-
-
-def _not_negative(size_bytes: int) -> int:
-    if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
-        raise InvalidInputError(f"a size is a whole number of bytes of at least 0, and not {size_bytes!r}")
-    return size_bytes
 
 
 def _advised(region: mmap.mmap, advice: int) -> bool:
