@@ -20,7 +20,6 @@ from procbench.memory.feed import Feed
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transports import HANDED_OVER, PIPE_BYTES, Source, Transport, choose, feed
 
-
 _LARGEST_FD: Final = 2**31 - 1
 _POLLED_AT_ONCE_S: Final = 86_400.0  # poll(2) counts milliseconds in an int
 
