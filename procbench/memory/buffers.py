@@ -136,7 +136,7 @@ class BufferPool:
         """Return a buffer, and wait for one while all are out.
 
         Args:
-            timeout: Most seconds to wait; ``None`` for ever.
+            timeout: Most seconds to wait, finite and at least 0; ``None`` for ever.
             size_bytes: Bytes that are needed; the buffer's view is as long. ``None`` for all.
 
         Raises:

@@ -132,7 +132,7 @@ class MemoryPoolManager:
         """Make a pool; arguments as those of :class:`BufferPool`.
 
         Raises:
-            InvalidInputError: There is a pool of this id already, or a number makes no sense.
+            InvalidInputError: The id is no str, there is a pool of this id already, or a number makes no sense.
             MappingError: The kernel gives no such memory.
         """
         _check_id(pool_id)
@@ -175,7 +175,11 @@ class MemoryPoolManager:
         return self.acquire(pool_id, timeout=0, size_bytes=size_bytes)
 
     def release(self, pool_id: str, buffer: PooledBuffer) -> None:
-        """Take a buffer back; as :meth:`BufferPool.release`. What it refuses counts for nothing."""
+        """Take a buffer back; as :meth:`BufferPool.release`. What it refuses counts for nothing.
+
+        Raises:
+            InvalidInputError: There is no such pool.
+        """
         with self._lock:
             managed = self._find(pool_id)
             managed.pool.release(buffer)

@@ -104,8 +104,8 @@ def send(
             close that descriptor, ``subprocess.Popen(argv, stdin=fd)`` does not); or the write end of its pipe, as an open
             file (``Popen.stdin``) or a descriptor, which is closed afterwards in any case.
         transport: The way to go; see the table in :mod:`procbench.memory.transports`.
-        pipe_size_bytes: Size to ask for; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
-        timeout: Most seconds to wait; ``None`` for as long as it takes.
+        pipe_size_bytes: Size to ask for, 1 or more; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
+        timeout: Most seconds to wait, finite and at least 0; ``None`` for as long as it takes.
 
     Raises:
         InvalidInputError: There is no such transport, or the source or the child does not allow it, is none, or a number
@@ -247,9 +247,9 @@ def receive(
             closed afterwards in any case.
         into: A mapping that is filled from its beginning; a file, as a path (made, or emptied) or as a descriptor; or
             ``None`` for a new mapping that grows.
-        max_bytes: Most bytes to keep; ``None`` for what fits.
-        pipe_size_bytes: Size to ask for; ``None`` leaves the pipe as it is.
-        timeout: Most seconds to wait for the end; ``None`` for as long as it takes.
+        max_bytes: Most bytes to keep, 0 or more; ``None`` for what fits.
+        pipe_size_bytes: Size to ask for, 1 or more; ``None`` leaves the pipe as it is.
+        timeout: Most seconds to wait for the end, finite and at least 0; ``None`` for as long as it takes.
 
     Raises:
         InvalidInputError: A number makes no sense, or the child or ``into`` is none of the above. No child was started, and
