@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import wait_until
 
 from procbench.cpu.load import CpuLoadMeter, load_between, read_load
+from tests.waiting import wait_until
 
 HEAD = "intr 1 2\nctxt 9\n"
 
