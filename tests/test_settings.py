@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench import ProcessTask, RunSettings
-from procbench.cpu.placement import PINS
+from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.memory.transports import TRANSPORTS
@@ -30,7 +30,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": COUNTS,
     "transport": st.sampled_from(TRANSPORTS),
     "pipe_size_bytes": st.none() | COUNTS,
-    "pin": st.sampled_from(PINS) | st.lists(CPU_LISTS, min_size=1).map(tuple),
+    "pin": st.sampled_from(PLACEMENT_POLICIES) | st.lists(CPU_LISTS, min_size=1).map(tuple),
     "nice": st.none() | st.integers(-20, 19),
     "policy": st.none() | st.sampled_from(POLICIES),
     "io_class": st.none() | st.sampled_from(IO_CLASSES),
