@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from procbench.cpu.cgroups import SYSTEM_ROOT
@@ -62,7 +61,7 @@ class CpuLoad:
 def read_load(root: Path = SYSTEM_ROOT, clock: Callable[[], float] = time.monotonic) -> LoadReading:
     """Read the counters of all CPUs and of all threads of the machine that can be seen.
 
-    It opens a file for each thread, so its cost grows with them: some 10 microseconds each.
+    It opens a file for each thread, so its cost grows with them: some tens of microseconds each.
 
     Args:
         root: Where ``proc`` is found.
@@ -84,7 +83,7 @@ def read_load(root: Path = SYSTEM_ROOT, clock: Callable[[], float] = time.monoto
             skipped += 1
         else:
             threads[stat.id] = (stat.cpu_ticks, stat.cpu)
-    return LoadReading(at_s, MappingProxyType(cpus), MappingProxyType(threads), skipped)
+    return LoadReading(at_s, cpus, threads, skipped)
 
 
 def load_between(before: LoadReading, after: LoadReading) -> CpuLoad:
@@ -110,8 +109,8 @@ def load_between(before: LoadReading, after: LoadReading) -> CpuLoad:
     )
     return CpuLoad(
         interval_s=max(0.0, after.at_s - before.at_s),
-        per_cpu=MappingProxyType(shares),
-        processes=MappingProxyType({cpu: ran[cpu] for cpu in sorted(after.cpus.keys() | ran.keys())}),
+        per_cpu=shares,
+        processes={cpu: ran[cpu] for cpu in sorted(after.cpus.keys() | ran.keys())},
         steal_share=stolen / all_ticks if all_ticks else 0.0,
         skipped=after.skipped,
     )
