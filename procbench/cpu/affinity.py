@@ -187,7 +187,6 @@ class CpuAffinityManager:
         """
         with self._lock:
             self._check_open()
-            self._drop_gone()
             looks = Round(self._choose, self._topology, self._read_allowed(), self._loads())
             moves = []
             for entry in list(self._managed.values()):
@@ -308,10 +307,10 @@ class CpuAffinityManager:
     # --- balance --------------------------------------------------------------------------------------------------
 
     def _move_of(self, entry: _Managed, looks: Round) -> Move | None:
-        if entry.priority is None:
-            return None
         pid = entry.mark.process.pid
         with ProcessGuard(pid, entry.mark) as guard:
+            if entry.priority is None:
+                return None
             current = cpus_of(pid)
             own_load = self._own_load(entry)
             guard.check()  # so these were its own

@@ -156,7 +156,7 @@ def _undo(guard: ProcessGuard, before: dict[int, ThreadCpus], cpus: frozenset[in
 def _pin_thread(
     guard: ProcessGuard, tid: int, cpus: frozenset[int], before: dict[int, ThreadCpus], *, first: bool
 ) -> bool:
-    """Return whether the thread had another set than asked. One with it that is found only later has inherited it."""
+    """Return whether the thread had to be set. One that is found only later and has the set has inherited it."""
     now = cpus_of(tid)
     if now is None or (now == cpus and not first):
         return False
@@ -165,7 +165,7 @@ def _pin_thread(
             before[tid] = ThreadCpus(read_stat(guard.pid, tid).id.started_ticks, now)
         except ProcessGoneError:  # just this thread, or all; the caller looks
             return False
-    if now == cpus or not _set(guard, tid, cpus):
+    if not _set(guard, tid, cpus):  # also when it has them: whether this user may must not depend on that
         return False
     in_force = cpus_of(tid)
     if in_force is not None and in_force < cpus:
