@@ -176,7 +176,9 @@ def test_every_thread_is_set_and_put_back() -> None:
         before = {tid: read(tid) for tid in tids}
         with ProcessPriorityManager() as manager:
             manager.set(child.pid, policy="batch", io_class="best-effort", io_level=7)
-            assert {(read(tid).policy, read(tid).io_class, read(tid).io_level) for tid in tids} == {("batch", "best-effort", 7)}
+            assert {(read(tid).policy, read(tid).io_class, read(tid).io_level) for tid in tids} == {
+                ("batch", "best-effort", 7)
+            }
         assert {tid: read(tid) for tid in tids} == before
 
 
@@ -321,7 +323,13 @@ def test_what_fails_last_takes_back_what_was_done_first(monkeypatch: pytest.Monk
             patch.setattr(change.Change, "_read_back", refuse)
             with pytest.raises(PermissionDeniedError):
                 manager.set(
-                    child.pid, nice=7, policy="idle", io_class="idle", cpu_time_limit_s=9, file_size_limit_bytes=9, cpu_limit=0.5
+                    child.pid,
+                    nice=7,
+                    policy="idle",
+                    io_class="idle",
+                    cpu_time_limit_s=9,
+                    file_size_limit_bytes=9,
+                    cpu_limit=0.5,
                 )
         assert seen_by_tools(child.pid) == before
         assert manager.share_had(child.pid) is None
@@ -391,10 +399,19 @@ def test_a_thread_sets_itself_and_its_children_inherit() -> None:
 
     def work() -> None:
         before = read(0)
-        done = apply_to_current_thread(nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6)
-        assert done.asked == {"nice": min(19, before.nice + 4), "policy": "batch", "io_class": "best-effort", "io_level": 6}
-        assert done.in_force == read(0) == replace(
-            before, nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6
+        done = apply_to_current_thread(
+            nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6
+        )
+        assert done.asked == {
+            "nice": min(19, before.nice + 4),
+            "policy": "batch",
+            "io_class": "best-effort",
+            "io_level": 6,
+        }
+        assert (
+            done.in_force
+            == read(0)
+            == replace(before, nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6)
         )
         with running() as child:
             assert read(child.pid) == done.in_force
@@ -404,7 +421,9 @@ def test_a_thread_sets_itself_and_its_children_inherit() -> None:
     assert read(0) == mine
 
 
-@pytest.mark.parametrize("values", [{"policy": "fifo"}, {"policy": "x"}, {"nice": 20}, {"nice": 0, "io_class": "quick"}])
+@pytest.mark.parametrize(
+    "values", [{"policy": "fifo"}, {"policy": "x"}, {"nice": 20}, {"nice": 0, "io_class": "quick"}]
+)
 def test_a_thread_refuses_what_makes_no_sense(values: dict[str, object]) -> None:
     """A value that no child could have, or nobody, changes nothing in the thread."""
     before = read(0)

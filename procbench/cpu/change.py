@@ -180,7 +180,9 @@ class Change:
                         step()
                     last.extend(_for_thread(self._pid, tid, step) for step in irreversible)
             done |= new
-            remember = False  # who was started since inherited what may be new already; it gets back what the main thread had
+            remember = (
+                False  # who was started since inherited what may be new already; it gets back what the main thread had
+            )
 
     def _read_back(self) -> InForce:
         """Return what the kernel says.

@@ -29,7 +29,9 @@ LEAST_SHARE: Final = 0.01
 CpuMechanism = Literal["cgroup v1", "cgroup v2", "duty cycle"]
 
 _PERIOD_US: Final = 100_000  # the kernel's default, so that a quota is the same in hundredths of a CPU
-_CPU_TIME_SEEN: Final = 0.8  # RLIMIT_CPU goes by whose turn it is at each tick, which was up to a tenth off the time used
+_CPU_TIME_SEEN: Final = (
+    0.8  # RLIMIT_CPU goes by whose turn it is at each tick, which was up to a tenth off the time used
+)
 
 
 def check_share(share: object) -> float:
