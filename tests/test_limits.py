@@ -120,9 +120,9 @@ def test_a_process_that_leads_no_group_is_stopped_alone() -> None:
 
 def test_this_process_is_never_stopped() -> None:
     """To limit this process, whose signals would stop itself, is refused."""
-    with contextlib.closing(CpuLimiter(0.5, by_cgroup=False)) as limiter:
-        with pytest.raises(InvalidInputError, match="would stop this one"):
-            limiter.add(os.getpid())
+    refused = pytest.raises(InvalidInputError, match="would stop this one")
+    with contextlib.closing(CpuLimiter(0.5, by_cgroup=False)) as limiter, refused:
+        limiter.add(os.getpid())
 
 
 def test_a_forgotten_limiter_leaves_nothing_stopped() -> None:
@@ -240,10 +240,12 @@ def test_a_cpu_group_holds_the_process_and_what_it_starts() -> None:
         assert members(folder) == descendants(child.pid)
         quota = next(folder / name for name in ("cpu.max", "cpu.cfs_quota_us") if (folder / name).exists())
         assert quota.read_text().split()[0] == "30000"
+        assert limiter.share_in_force(child.pid) == 0.3
         had = limiter.share_had(child.pid)
         assert had is not None
         assert had >= 0
         limiter.remove(child.pid)
+        assert limiter.share_in_force(child.pid) is None
         assert members(folder) == frozenset()
         assert limiter.add(child.pid, 1.5) in ("cgroup v1", "cgroup v2")
         assert groups_left() == [folder]  # used again

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from procbench.cpu.cgroups import group_cpu_quota
 from procbench.cpu.duty import DutyCycler, cpu_time_s
-from procbench.cpu.processes import ProcessId, identify
+from procbench.cpu.processes import identify
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
@@ -48,7 +49,7 @@ def check_share(share: object) -> float:
 
 
 class _Placed(NamedTuple):
-    process: ProcessId
+    share: float
     folder: Path | None  # of its cgroup; None by duty cycle
     first_s: float  # CPU time that it had used when it was limited
     began_s: float
@@ -104,7 +105,7 @@ class CpuLimiter:
         else:
             first_s = _used_s(folder, pid)
         with self._lock:
-            self._placed[pid] = _Placed(process, folder, first_s, time.monotonic())
+            self._placed[pid] = _Placed(share, folder, first_s, time.monotonic())
         if folder is None or self._groups is None:
             return "duty cycle"
         return "cgroup v2" if self._groups.mechanism == "cgroup v2" else "cgroup v1"
@@ -134,6 +135,14 @@ class CpuLimiter:
             self._duty.remove(pid)
         elif self._groups is not None:
             self._groups.release(placed.folder)
+
+    def share_in_force(self, pid: int) -> float | None:
+        """Return the CPUs that a limited process may use, a cgroup's as the kernel says; ``None`` if not limited."""
+        with self._lock:
+            placed = self._placed.get(pid)
+        if placed is None:
+            return None
+        return placed.share if placed.folder is None else group_cpu_quota(placed.folder)
 
     def share_had(self, pid: int) -> float | None:
         """Return the CPUs that a limited process used on average so far, from the kernel's count; ``None`` if not limited.
