@@ -59,8 +59,8 @@ class CpuLimiter:
     """Keeps each process that it is given, with all that it starts, to a share of the CPUs.
 
     A cgroup's quota does that where this user may make cgroups below this process's own; :mod:`procbench.cpu.duty` does
-    it otherwise. Add a child right after it was spawned and remove it before it is reaped. Adding and removing cost some
-    0.1 ms, because groups are used again and one thread serves all. Any thread may call it. Nothing stays limited
+    it otherwise. Add a child right after it was spawned and remove it before it is reaped. Both together cost some 0.3 ms by
+    cgroup, whose kernel waits for every CPU to take notice, and 0.05 ms by duty cycle. Any thread may call it. Nothing stays limited
     or stopped after ``close``, or when the object is forgotten, or at the interpreter's end.
 
     Args:
@@ -147,7 +147,8 @@ class CpuLimiter:
     def share_had(self, pid: int) -> float | None:
         """Return the CPUs that a limited process used on average so far, from the kernel's count; ``None`` if not limited.
 
-        Under version 1 and by duty cycle that count has a resolution of a clock tick, 10 ms.
+        Under version 1 and by duty cycle that count has a resolution of a clock tick, 10 ms; under version 1 it lacks what was
+        used by processes that ended after their parent had.
         """
         with self._lock:
             placed = self._placed.get(pid)
