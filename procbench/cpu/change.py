@@ -200,10 +200,15 @@ class Change:
             seconds, size = (resource.prlimit(pid, one)[0] for one in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE))
         except ProcessLookupError:
             raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended") from None
+        for name, has in (("cpu_time_limit_s", seconds), ("file_size_limit_bytes", size)):
+            if self._values.get(name, has) != has:
+                raise PermissionDeniedError(
+                    errno.EPERM, f"{name} of process {pid} is {has} after it was set; try again"
+                )
         cpu, memory = self.after.cpu, self.after.memory
         return InForce(
             scheduling=read(pid),
-            cpu_limit=cpu[0] if cpu else None,
+            cpu_limit=self._cpu.share_in_force(pid) if cpu else None,
             cpu_mechanism=cpu[1] if cpu else None,
             memory_limit_bytes=self._memory.limit_bytes(pid) if memory else None,
             memory_mechanism=memory[1] if memory else None,
