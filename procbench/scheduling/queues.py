@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from procbench.errors import InvalidInputError, QueueEmptyError, QueueFullError, QueueShutDownError
 
@@ -48,6 +49,10 @@ class TaskQueue(Generic[T]):
             QueueFullError: It is at its bound.
             QueueShutDownError: It was shut down.
         """
+        self._put_in(item, self._items)
+
+    def _put_in(self, item: T, line: deque[T]) -> None:
+        """Put ``item`` at the end of one of this queue's lines; here there is one."""
         if self._is_shut_down:
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
         try:
@@ -58,7 +63,7 @@ class TaskQueue(Generic[T]):
             accepted = not self._is_shut_down
             if accepted:
                 self.accepted += 1
-                self._items.append(item)
+                line.append(item)
         if not accepted:
             self._permits.append(None)
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
@@ -75,33 +80,32 @@ class TaskQueue(Generic[T]):
         try:
             item = self._items.popleft()
         except IndexError:
-            if self.finished():
-                raise QueueShutDownError("the queue was shut down and is empty") from None
-            raise QueueEmptyError("the queue is empty") from None
+            raise self._nothing_left() from None
         self._permits.append(None)
         if self._putters:
             _wake_one(self._putters)
         return item
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: T, block: bool = True, timeout: float | None = None, **how: Any) -> None:
         """Put ``item`` in, waiting for room.
 
         Args:
             item: Anything.
             block: Whether to wait.
             timeout: Most seconds to wait; ``None`` for as long as it takes.
+            how: What ``put_nowait`` takes besides; nothing here.
 
         Raises:
             QueueFullError: There was no room in time.
             QueueShutDownError: It was shut down, before or meanwhile.
             ValueError: ``timeout`` is negative.
         """
-        deadline = _deadline(block, timeout)
+        deadline = None if block and timeout is None else _deadline(block, timeout)
         while True:
             try:
-                return self.put_nowait(item)
+                return self.put_nowait(item, **how)
             except QueueFullError:
-                if not self._wait(self._putters, self._permits, deadline):
+                if not self._wait(self._putters, self.full, deadline):
                     raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
@@ -121,7 +125,7 @@ class TaskQueue(Generic[T]):
             try:
                 return self.get_nowait()
             except QueueEmptyError:
-                if not self._wait(self._getters, self._items, deadline):
+                if not self._wait(self._getters, self.empty, deadline):
                     raise
 
     def qsize(self) -> int:
@@ -138,7 +142,12 @@ class TaskQueue(Generic[T]):
 
     def finished(self) -> bool:
         """Return whether it was shut down and nothing is left in it."""
-        return self._is_shut_down and not self._items
+        return self._is_shut_down and self.empty()
+
+    def _nothing_left(self) -> QueueEmptyError | QueueShutDownError:
+        if self.finished():
+            return QueueShutDownError("the queue was shut down and is empty")
+        return QueueEmptyError("the queue is empty")
 
     def shutdown(self) -> None:
         """Take nothing more; what is in can still be taken out. Everybody who waits is woken."""
@@ -148,7 +157,7 @@ class TaskQueue(Generic[T]):
             while _wake_one(waiters):
                 pass
 
-    def _wait(self, waiters: deque[threading.Lock], wanted: deque[T] | deque[None], deadline: float | None) -> bool:
+    def _wait(self, waiters: deque[threading.Lock], lacking: Callable[[], bool], deadline: float | None) -> bool:
         """Sleep until woken; return whether to try again (False: the time was up, and trying again was no use)."""
         if deadline is not None and time.monotonic() >= deadline:
             return False
@@ -157,7 +166,7 @@ class TaskQueue(Generic[T]):
         woken = False
         try:
             waiters.append(lock)
-            if not wanted and not self._is_shut_down:  # nothing came between the failed try and the append
+            if lacking() and not self._is_shut_down:  # nothing came between the failed try and the append
                 woken = lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             if (
