@@ -28,7 +28,7 @@ from procbench.errors import (
     ProgramNotFoundError,
     QueueFullError,
 )
-from procbench.scheduling.queues import TaskQueue
+from procbench.scheduling.ready import PriorityScheduler
 from tests.conftest import possessions
 from tests.waiting import SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
@@ -628,7 +628,7 @@ def test_twenty_thousand_commands_of_every_kind() -> None:
 def test_a_batch_that_others_were_faster_to_drain_costs_no_task() -> None:
     """Q04: a worker that counted on more in the injector than is left still runs the one it took."""
 
-    class Boastful(TaskQueue[Any]):
+    class Boastful(PriorityScheduler[Any]):
         def qsize(self) -> int:
             return super().qsize() + 100
 

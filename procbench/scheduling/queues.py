@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from procbench.errors import InvalidInputError, QueueEmptyError, QueueFullError, QueueShutDownError
 
@@ -29,6 +29,9 @@ class TaskQueue(Generic[T]):
     Attributes:
         accepted: Items that were put in so far.
     """
+
+    mixed = False
+    """Whether items may wait that are in another line than the usual one; here there is no other."""
 
     def __init__(self, maxsize: int) -> None:
         if maxsize < 1:
@@ -68,7 +71,7 @@ class TaskQueue(Generic[T]):
             self._permits.append(None)
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
         if self._getters:
-            _wake_one(self._getters)
+            wake_one(self._getters)
 
     def get_nowait(self) -> T:
         """Take the oldest item.
@@ -77,33 +80,34 @@ class TaskQueue(Generic[T]):
             QueueEmptyError: There is none.
             QueueShutDownError: There is none, and there will be none.
         """
+        if self.mixed:
+            return self._get_chosen()
         try:
             item = self._items.popleft()
         except IndexError:
             raise self._nothing_left() from None
         self._permits.append(None)
         if self._putters:
-            _wake_one(self._putters)
+            wake_one(self._putters)
         return item
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None, **how: Any) -> None:
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Put ``item`` in, waiting for room.
 
         Args:
             item: Anything.
             block: Whether to wait.
             timeout: Most seconds to wait; ``None`` for as long as it takes.
-            how: What ``put_nowait`` takes besides; nothing here.
 
         Raises:
             QueueFullError: There was no room in time.
             QueueShutDownError: It was shut down, before or meanwhile.
             ValueError: ``timeout`` is negative.
         """
-        deadline = None if block and timeout is None else _deadline(block, timeout)
+        deadline = deadline_after(block, timeout)
         while True:
             try:
-                return self.put_nowait(item, **how)
+                return self.put_nowait(item)
             except QueueFullError:
                 if not self._wait(self._putters, self.full, deadline):
                     raise
@@ -120,7 +124,7 @@ class TaskQueue(Generic[T]):
             QueueShutDownError: There is none, and there will be none.
             ValueError: ``timeout`` is negative.
         """
-        deadline = _deadline(block, timeout)
+        deadline = deadline_after(block, timeout)
         while True:
             try:
                 return self.get_nowait()
@@ -144,6 +148,9 @@ class TaskQueue(Generic[T]):
         """Return whether it was shut down and nothing is left in it."""
         return self._is_shut_down and self.empty()
 
+    def _get_chosen(self) -> T:
+        raise NotImplementedError  # for a queue of several lines
+
     def _nothing_left(self) -> QueueEmptyError | QueueShutDownError:
         if self.finished():
             return QueueShutDownError("the queue was shut down and is empty")
@@ -154,7 +161,7 @@ class TaskQueue(Generic[T]):
         with self._gate:
             self._is_shut_down = True
         for waiters in (self._getters, self._putters):
-            while _wake_one(waiters):
+            while wake_one(waiters):
                 pass
 
     def _wait(self, waiters: deque[threading.Lock], lacking: Callable[[], bool], deadline: float | None) -> bool:
@@ -181,10 +188,11 @@ def _withdraw(lock: threading.Lock, waiters: deque[threading.Lock]) -> None:
     try:
         waiters.remove(lock)
     except ValueError:
-        _wake_one(waiters)
+        wake_one(waiters)
 
 
-def _wake_one(waiters: deque[threading.Lock]) -> bool:
+def wake_one(waiters: deque[threading.Lock]) -> bool:
+    """Wake who has waited longest; return whether anybody waited."""
     try:
         lock = waiters.popleft()
     except IndexError:
@@ -193,7 +201,8 @@ def _wake_one(waiters: deque[threading.Lock]) -> bool:
     return True
 
 
-def _deadline(block: bool, timeout: float | None) -> float | None:
+def deadline_after(block: bool, timeout: float | None) -> float | None:
+    """Return until when to wait, on ``time.monotonic()``'s clock; 0 for not at all, ``None`` for as long as it takes."""
     if timeout is not None and timeout < 0:
         raise ValueError("timeout must not be negative")
     if not block:

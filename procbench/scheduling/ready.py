@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from procbench.cpu.priority import PRIORITIES, Priority
-from procbench.errors import InvalidInputError, QueueShutDownError
-from procbench.scheduling.queues import TaskQueue, _wake_one
+from procbench.errors import InvalidInputError, QueueFullError, QueueShutDownError
+from procbench.scheduling.queues import TaskQueue, deadline_after, wake_one
 
 _SECOND_NS: Final = 1_000_000_000
 _RANKS: Final[Mapping[Priority, int]] = {priority: rank for rank, priority in enumerate(PRIORITIES)}
@@ -60,12 +60,11 @@ class ClassStatistics:
     mean_wait_s: float
 
 
-class _Line(deque[W]):
-    """One class's items, the oldest first, and its counts; those are written under the queue's gate only."""
+class _Counts:
+    """What became of one class's items; written under the queue's gate only. Normal ones are not counted in the short way."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.taken = self.removed = self.aged = self.timed = self.waited_ns = self.longest_ns = 0
+        self.taken = self.removed = self.aged = self.waited_ns = self.longest_ns = 0
 
 
 class PriorityScheduler(TaskQueue[W]):
@@ -100,12 +99,15 @@ class PriorityScheduler(TaskQueue[W]):
     ) -> None:
         super().__init__(maxsize)
         if ageing_s is not None and not ageing_s > 0:
-            raise InvalidInputError(f"ageing_s is {ageing_s!r}; it must be a number of seconds above 0, or None for never")
+            raise InvalidInputError(
+                f"ageing_s is {ageing_s!r}; it must be a number of seconds above 0, or None for never"
+            )
         # Beyond what a clock ever shows, ageing for "never"; a nanosecond is the least that the clock can tell apart.
         self._ageing_ns = math.inf if ageing_s is None else max(1, ageing_s * _SECOND_NS)
         self._clock = clock
-        self._lines: dict[Priority, _Line[W]] = {priority: _Line() for priority in PRIORITIES}
-        self._items = self._normal = self._lines["normal"]
+        self._lines: dict[Priority, deque[W]] = {priority: deque() for priority in PRIORITIES}
+        self._lines["normal"] = self._items
+        self._counts: dict[Priority, _Counts] = {priority: _Counts() for priority in PRIORITIES}
         self._over = 0  # items that came in without a permit, and owe one
         self._moving = False
         self.mixed = False
@@ -119,7 +121,7 @@ class PriorityScheduler(TaskQueue[W]):
             InvalidInputError: There is no such priority.
         """
         if priority == "normal":
-            self._put_in(item, self._normal)
+            self._put_in(item, self._items)
             return
         line = self._line(priority)
         with self._gate:  # together, or a get in between might find nothing special and say so
@@ -145,24 +147,32 @@ class PriorityScheduler(TaskQueue[W]):
             self.accepted += 1
             line.append(item)
         if self._getters:
-            _wake_one(self._getters)
+            wake_one(self._getters)
 
-    def get_nowait(self) -> W:
-        """Take the most urgent item.
+    def put(self, item: W, block: bool = True, timeout: float | None = None, priority: Priority = "normal") -> None:
+        """Put ``item`` in, waiting for room; who waits longest for room is let in first, whatever the priority.
 
         Raises:
-            QueueEmptyError: There is none.
-            QueueShutDownError: There is none, and there will be none.
+            QueueFullError: There was no room in time.
+            QueueShutDownError: It was shut down, before or meanwhile.
+            ValueError: ``timeout`` is negative.
+            InvalidInputError: There is no such priority.
         """
-        if not self.mixed:
-            return TaskQueue.get_nowait(self)
-        item = self._take(None)
-        if item is None:
-            raise self._nothing_left()
-        return item
+        deadline = None if timeout is None and block else deadline_after(block, timeout)
+        while True:
+            try:
+                if priority == "normal":
+                    return self._put_in(item, self._items)  # the call that nearly every task takes goes no detour
+                return self.put_nowait(item, priority)
+            except QueueFullError:
+                if not self._wait(self._putters, self.full, deadline):
+                    raise
 
-    def get_before_nowait(self, other: W) -> W | None:
-        """Take the most urgent item if it goes before ``other``, a normal one that waits elsewhere; else return ``None``."""
+    def get_before_nowait(self, other: W | None) -> W | None:
+        """Take the most urgent item if it goes before ``other``, a normal one that waits elsewhere; else return ``None``.
+
+        ``None`` for ``other`` takes whatever there is.
+        """
         return self._take(other)
 
     def get_alike_nowait(self, most: int) -> list[W]:
@@ -170,10 +180,10 @@ class PriorityScheduler(TaskQueue[W]):
         taken: list[W] = []
         try:
             while len(taken) < most and not self.mixed:
-                taken.append(self._normal.popleft())
+                taken.append(self._items.popleft())
                 self._permits.append(None)
                 if self._putters:
-                    _wake_one(self._putters)
+                    wake_one(self._putters)
         except IndexError:
             pass  # others were faster
         return taken
@@ -181,7 +191,7 @@ class PriorityScheduler(TaskQueue[W]):
     def highest(self) -> Priority | None:
         """Return what the most urgent item counts as now, its age considered; ``None`` if nothing waits."""
         best = self._best()
-        return None if best is None else PRIORITIES[best[0]]
+        return None if best is None else PRIORITIES[best[0][0]]
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
         """Move a waiting item into another class, there behind all that have waited longer. It keeps its age.
@@ -207,16 +217,16 @@ class PriorityScheduler(TaskQueue[W]):
             finally:
                 self._moving = False
         if self._getters:
-            _wake_one(self._getters)  # it may have looked in the moment when the item was in no line
+            wake_one(self._getters)  # it may have looked in the moment when the item was in no line
         return True
 
     def remove(self, id: int | str) -> W | None:
         """Take a waiting item out for good and return it; ``None`` if it does not wait. Costs a look at every item."""
         with self._gate:
-            for line in self._lines.values():
+            for priority, line in self._lines.items():
                 found = self._withdraw(id, line)
                 if found is not None:
-                    line.removed += 1
+                    self._counts[priority].removed += 1
                     self._pay_back()
                     return found
         return None
@@ -237,32 +247,32 @@ class PriorityScheduler(TaskQueue[W]):
         """Return what became of the items so far, by class, the most urgent class first."""
         with self._gate:
             queued = {priority: len(line) for priority, line in self._lines.items()}
-            came = {priority: queued[priority] + line.taken + line.removed for priority, line in self._lines.items()}
+            came = {
+                priority: queued[priority] + count.taken + count.removed for priority, count in self._counts.items()
+            }
             # Normal items are mostly taken without a count: what came in and is none of the others' must have been normal.
             came["normal"] = self.accepted - sum(n for priority, n in came.items() if priority != "normal")
             return {
                 priority: ClassStatistics(
                     queued=queued[priority],
                     enqueued=came[priority],
-                    dequeued=came[priority] - queued[priority] - line.removed,
-                    removed=line.removed,
-                    aged=line.aged,
-                    timed=line.timed,
-                    max_wait_s=line.longest_ns / _SECOND_NS if line.timed else math.nan,
-                    mean_wait_s=line.waited_ns / line.timed / _SECOND_NS if line.timed else math.nan,
+                    dequeued=came[priority] - queued[priority] - count.removed,
+                    removed=count.removed,
+                    aged=count.aged,
+                    timed=count.taken,
+                    max_wait_s=count.longest_ns / _SECOND_NS if count.taken else math.nan,
+                    mean_wait_s=count.waited_ns / count.taken / _SECOND_NS if count.taken else math.nan,
                 )
-                for priority, line in self._lines.items()
+                for priority, count in self._counts.items()
             }
 
     # --- choosing -----------------------------------------------------------------------------------------------
 
-    def _line(self, priority: Priority) -> _Line[W]:
+    def _line(self, priority: Priority) -> deque[W]:
         try:
             return self._lines[priority]
         except (KeyError, TypeError):
-            raise InvalidInputError(
-                f"priority is {priority!r}; it must be one of {', '.join(PRIORITIES)}"
-            ) from None
+            raise InvalidInputError(f"priority is {priority!r}; it must be one of {', '.join(PRIORITIES)}") from None
 
     def _place(self, item: W, rank: int, now_ns: int) -> tuple[int, int]:
         """Return what an item of class ``rank`` counts as, and since when it waits: the least goes first."""
@@ -271,48 +281,54 @@ class PriorityScheduler(TaskQueue[W]):
             rank = max(0, rank - int(waited_ns // self._ageing_ns))
         return rank, item.submitted_ns
 
-    def _best(self) -> tuple[int, int, int, _Line[W]] | None:
-        """Return place, own class and line of the item whose turn it is; ``None`` if nothing waits."""
+    def _best(self) -> tuple[tuple[int, int], Priority] | None:
+        """Return the place and the own class of the item whose turn it is; ``None`` if nothing waits."""
         now_ns = self._clock()
         best = None
-        for rank, line in enumerate(self._lines.values()):
+        for priority, line in self._lines.items():
             try:
-                place = (*self._place(line[0], rank, now_ns), rank, line)
+                place = self._place(line[0], _RANKS[priority], now_ns)
             except IndexError:
                 continue
-            if best is None or place[:2] < best[:2]:
-                best = place
+            if best is None or place < best[0]:
+                best = place, priority
         return best
+
+    def _get_chosen(self) -> W:
+        item = self._take(None)
+        if item is None:
+            raise self._nothing_left()
+        return item
 
     def _take(self, other: W | None) -> W | None:
         """Take the item whose turn it is, if there is one and it goes before ``other``."""
         with self._gate:
             while True:
                 best = self._best()
-                if best is None or (other is not None and best[:2] >= self._place(other, _NORMAL, self._clock())):
+                if best is None or (other is not None and best[0] >= self._place(other, _NORMAL, self._clock())):
                     self._look_whether_mixed()
                     return None
-                counts_as, _, rank, line = best
+                (counts_as, _), priority = best
                 try:
-                    item = line.popleft()
+                    item = self._lines[priority].popleft()
                 except IndexError:
                     continue  # a get that began when all were normal was faster
-                self._note(item, line, aged=counts_as < rank)
+                self._note(item, priority, aged=counts_as < _RANKS[priority])
                 self._pay_back()
                 self._look_whether_mixed()
                 return item
 
-    def _note(self, item: W, line: _Line[W], *, aged: bool) -> None:
+    def _note(self, item: W, priority: Priority, *, aged: bool) -> None:
         waited_ns = max(0, self._clock() - item.submitted_ns)
-        line.taken += 1
-        line.aged += aged
-        line.timed += 1
-        line.waited_ns += waited_ns
-        line.longest_ns = max(line.longest_ns, waited_ns)
+        count = self._counts[priority]
+        count.taken += 1
+        count.aged += aged
+        count.waited_ns += waited_ns
+        count.longest_ns = max(count.longest_ns, waited_ns)
 
     def _look_whether_mixed(self) -> None:
         """Go back to the short way when nothing special is left. Under the gate, as every put of a special item."""
-        self.mixed = self._over > 0 or any(line for line in self._lines.values() if line is not self._normal)
+        self.mixed = self._over > 0 or any(line for line in self._lines.values() if line is not self._items)
 
     def _pay_back(self) -> None:
         """Give the permit of an item that left back, or what is owed for one that came without."""
@@ -321,9 +337,9 @@ class PriorityScheduler(TaskQueue[W]):
             return
         self._permits.append(None)
         if self._putters:
-            _wake_one(self._putters)
+            wake_one(self._putters)
 
-    def _withdraw(self, id: int | str, *lines: _Line[W]) -> W | None:
+    def _withdraw(self, id: int | str, *lines: deque[W]) -> W | None:
         """Take an item out of its line, counting nothing; ``None`` if it is in none."""
         for line in lines or self._lines.values():
             for item in list(line):

@@ -39,7 +39,8 @@ class ProcessTask:
         created_ns: When it was made, nanoseconds of ``time.monotonic_ns()``.
 
     Raises:
-        InvalidInputError: ``argv`` is a string, ``timeout`` is negative or there is no such ``priority``. An argv that cannot be run, an empty one say,
+        InvalidInputError: ``argv`` is a string, ``timeout`` is negative or there is no such ``priority``. An argv that cannot be
+            run, an empty one say,
             is not refused here: its result says so, and the other tasks run.
     """
 
