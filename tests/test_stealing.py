@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from procbench import ProcessTask, RunSettings, TaskResult, WorkStealingScheduler
+from procbench.cpu.priority import PRIORITIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import (
     ClosedError,
@@ -635,3 +637,115 @@ def test_a_batch_that_others_were_faster_to_drain_costs_no_task() -> None:
     with scheduler(workers=1) as sched:
         sched._injector = Boastful(10)
         assert sched.submit(["true"]).result(timeout=60).returncode == 0
+
+
+# --- priority ----------------------------------------------------------------------------------------------------
+
+
+def appending(log: Path, word: object) -> list[str]:
+    return ["sh", "-c", f"echo {word} >>{log}"]
+
+
+def test_the_more_urgent_runs_first(gate: Gate, tmp_path: Path) -> None:
+    """What waits for a busy worker runs by priority, and in the order of submission within one."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        for turn in range(3):
+            for priority in ("low", "normal", "critical", "high"):
+                sched.submit(ProcessTask(appending(log, f"{priority}{turn}"), priority=priority))  # type: ignore[arg-type]
+        assert {p: c.queued for p, c in sched.statistics().ready.items()} == dict.fromkeys(PRIORITIES, 3)
+        gate.open()
+    assert log.read_text().split() == [f"{priority}{turn}" for priority in PRIORITIES for turn in range(3)]
+    assert accounted(sched)
+
+
+def test_the_more_urgent_goes_before_a_workers_own_batch(gate: Gate, tmp_path: Path) -> None:
+    """A batch that a worker has taken ahead yields to a critical task, and goes before a low one."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        for _ in range(2):
+            sched.submit(gate.argv)
+        gate.wait_for(1)
+        for number in range(20):
+            sched.submit(appending(log, number))
+        os.kill(processes_with(str(gate.path))[0], signal.SIGTERM)
+        gate.wait_for(1)
+        wait_until(lambda: sched.statistics().workers[0].queued > 5)
+        sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+        sched.submit(ProcessTask(appending(log, "critical"), priority="critical"))
+        gate.open()
+    assert log.read_text().split() == ["critical", *map(str, range(20)), "low"]
+
+
+def test_a_low_task_that_has_aged_goes_before_younger_ones(gate: Gate, tmp_path: Path) -> None:
+    """Q05: a task that has waited ageing_s three times goes before critical ones that came later."""
+    log = tmp_path / "log"
+    with scheduler(workers=1, ageing_s=0.02) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+        wait_until(lambda: sched._injector.highest() == "critical")
+        sched.submit(ProcessTask(appending(log, "critical"), priority="critical"))
+        gate.open()
+    assert log.read_text().split() == ["low", "critical"]
+    assert sched.statistics().ready["low"].aged == 1
+
+
+def test_an_idle_worker_steals_a_normal_task_before_it_takes_a_low_one(gate: Gate, tmp_path: Path) -> None:
+    """A normal task in another worker's own queue goes before a low one in the global order."""
+    log = tmp_path / "log"
+    other = Gate(Path(tempfile.mkdtemp(dir=tmp_path)))
+    with scheduler(workers=2) as sched:
+
+        def fan_out(_: Future[TaskResult]) -> None:
+            sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+            for number in range(3):
+                sched.submit(appending(log, number))
+            sched.submit(ProcessTask(gate.argv, priority="critical"))
+
+        sched.submit(other.argv)
+        other.wait_for(1)
+        sched.submit(["true"]).add_done_callback(fan_out)
+        gate.wait_for(1)
+        other.open()
+        wait_until(lambda: log.exists() and len(log.read_text().split()) == 4)
+        gate.open()
+    assert log.read_text().split()[-1] == "low"
+    assert accounted(sched)
+
+
+def test_a_workers_own_urgent_task_waits_for_no_room(gate: Gate) -> None:
+    """Q07: a callback's urgent task goes to the global order, also when that is full, and is counted once."""
+    with scheduler(workers=1, queue_size=1) as sched:
+        urgent: list[Future[TaskResult]] = []
+        first = sched.submit(gate.argv)
+        gate.wait_for(1)
+        first.add_done_callback(lambda _: urgent.append(sched.submit(ProcessTask(["true"], priority="high"))))
+        sched.submit(["true"])
+        gate.open()
+        first.result(timeout=60)
+        wait_until(lambda: urgent)
+        assert urgent[0].result(timeout=60).returncode == 0
+    s = sched.statistics()
+    assert (s.submitted, s.succeeded, s.ready["high"].dequeued) == (3, 3, 1)
+
+
+def test_waiting_tasks_are_moved_and_removed_by_id(gate: Gate, tmp_path: Path) -> None:
+    """reprioritise and remove find what waits in the global order; a removed task is cancelled and never runs."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        futures = [sched.submit(ProcessTask(appending(log, id), id=id)) for id in "abcd"]
+        assert sched.reprioritise("c", "high")
+        assert sched.remove("b")
+        assert not sched.remove("b")
+        assert not sched.reprioritise("nobody", "high")
+        assert futures[1].cancelled()
+        futures[3].cancel()
+        gate.open()
+    assert log.read_text().split() == ["c", "a"]
+    assert sched.statistics().cancelled == 2
+    assert accounted(sched)
