@@ -80,7 +80,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 def accounted(sched: WorkStealingScheduler) -> bool:
     s = sched.statistics()
-    return s.submitted == s.succeeded + s.failed + s.timed_out + s.cancelled + s.queued + s.running
+    return s.submitted == s.succeeded + s.failed + s.timed_out + s.cancelled + s.queued + s.running + s.stopped
 
 
 # --- futures -----------------------------------------------------------------------------------------------------
@@ -749,3 +749,72 @@ def test_waiting_tasks_are_moved_and_removed_by_id(gate: Gate, tmp_path: Path) -
     assert log.read_text().split() == ["c", "a"]
     assert sched.statistics().cancelled == 2
     assert accounted(sched)
+
+
+# --- time slices -------------------------------------------------------------------------------------------------
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_running_command_gives_way_after_its_slice(gate: Gate, tmp_path: Path) -> None:
+    """It stands still while a more urgent one has its worker, goes on afterwards, and ends as if nothing had been."""
+    marker = tmp_path / "urgent"
+    with scheduler(workers=1, time_slice_s=0.05, capture=True) as sched:
+        low = sched.submit(
+            ProcessTask(["sh", "-c", f"until [ -e {marker} ]; do sleep 0.01; done; echo done"], priority="low")
+        )
+        alike = sched.submit(ProcessTask(["true"], priority="low"))
+        wait_until(lambda: sched.statistics().running)
+        high = sched.submit(ProcessTask(["sh", "-c", f"cat {gate.path}; touch {marker}"], priority="high"))
+        gate.wait_for(1)
+        pid = next(pid for pid in processes_with("until [ -e") if pid != os.getpid())
+        assert state_of(pid) == "T"
+        assert (sched.statistics().stopped, sched.statistics().running) == (1, 1)
+        assert not alike.done()
+        gate.open()
+        assert low.result(timeout=60).stdout == b"done\n"
+        assert high.done()
+        assert alike.result(timeout=60).returncode == 0
+    assert sched.statistics().stopped == 0
+    assert accounted(sched)
+
+
+def test_without_a_slice_nothing_gives_way(gate: Gate) -> None:
+    """With time_slice_s=None, and for tasks of the same class or a lower one, what runs goes on."""
+    for knobs, urgent in (({}, "critical"), ({"time_slice_s": 0.01}, "low"), ({"time_slice_s": 0.01}, "normal")):
+        with scheduler(workers=1, **knobs) as sched:
+            running = sched.submit(["sleep", "0.2"])
+            wait_until(lambda sched=sched: sched.statistics().running)  # type: ignore[misc]
+            later = sched.submit(ProcessTask(["true"], priority=urgent))  # type: ignore[arg-type]
+            assert later.result(timeout=60).started_ns >= running.result(timeout=60).ended_ns
+
+
+def test_the_time_out_stands_still_with_the_command(gate: Gate) -> None:
+    """A command's time does not run while it is stopped; it runs on afterwards, and out if need be."""
+    with scheduler(workers=1, time_slice_s=0.05) as sched:
+        slow = sched.submit(ProcessTask(["sleep", long_sleep()], priority="low", timeout=1.0))
+        wait_until(lambda: sched.statistics().running)
+        high = sched.submit(ProcessTask(["sleep", "1.5"], priority="high"))
+        result = slow.result(timeout=60)
+        assert high.result(timeout=60).returncode == 0
+    assert result.timed_out
+    assert result.ended_ns - result.started_ns >= 2_500_000_000
+    assert result.stop_phase == "terminate"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_stands_still_is_ended_too(kill: bool) -> None:
+    """Cancelling or killing while commands are stopped, three deep, ends all of them, and nothing is left."""
+    naps = [long_sleep() for _ in range(4)]
+    with scheduler(workers=1, time_slice_s=0.02) as sched:
+        futures = []
+        for deep, (priority, nap) in enumerate(zip(reversed(PRIORITIES), naps, strict=True)):
+            futures.append(sched.submit(ProcessTask(["sleep", nap], priority=priority)))
+            wait_until(lambda deep=deep: (sched.statistics().stopped, sched.statistics().running) == (deep, 1))  # type: ignore[misc]
+        sched.cancel_running(kill=kill)
+        results = [future.result(timeout=60) for future in futures]
+    assert [r.cancelled for r in results] == [True] * 4
+    assert [r.returncode for r in results] == [-signal.SIGKILL if kill else -signal.SIGTERM] * 4
+    assert not [pid for nap in naps for pid in processes_with(nap)]

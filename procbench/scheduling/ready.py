@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -175,6 +176,11 @@ class PriorityScheduler(TaskQueue[W]):
         """
         return self._take(other)
 
+    def get_above_nowait(self, priority: Priority) -> W | None:
+        """Take the most urgent item of the classes above ``priority``, age aside; ``None`` if there is none."""
+        classes = _RANKS[priority]
+        return self._take(None, classes) if any(itertools.islice(self._lines.values(), classes)) else None
+
     def get_alike_nowait(self, most: int) -> list[W]:
         """Take up to ``most`` items, the oldest first, as long as only normal ones wait; none otherwise."""
         taken: list[W] = []
@@ -281,11 +287,11 @@ class PriorityScheduler(TaskQueue[W]):
             rank = max(0, rank - int(waited_ns // self._ageing_ns))
         return rank, item.submitted_ns
 
-    def _best(self) -> tuple[tuple[int, int], Priority] | None:
-        """Return the place and the own class of the item whose turn it is; ``None`` if nothing waits."""
+    def _best(self, classes: int = len(PRIORITIES)) -> tuple[tuple[int, int], Priority] | None:
+        """Return the place and the own class of the item whose turn it is among the first ``classes``."""
         now_ns = self._clock()
         best = None
-        for priority, line in self._lines.items():
+        for priority, line in itertools.islice(self._lines.items(), classes):
             try:
                 place = self._place(line[0], _RANKS[priority], now_ns)
             except IndexError:
@@ -300,11 +306,11 @@ class PriorityScheduler(TaskQueue[W]):
             raise self._nothing_left()
         return item
 
-    def _take(self, other: W | None) -> W | None:
+    def _take(self, other: W | None, classes: int = len(PRIORITIES)) -> W | None:
         """Take the item whose turn it is, if there is one and it goes before ``other``."""
         with self._gate:
             while True:
-                best = self._best()
+                best = self._best(classes)
                 if best is None or (other is not None and best[0] >= self._place(other, _NORMAL, self._clock())):
                     self._look_whether_mixed()
                     return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -57,6 +58,7 @@ class SchedulerStatistics:
         cancelled: Tasks cancelled while they waited or ran.
         queued: Tasks that wait now.
         running: Commands that run now.
+        stopped: Commands that stand still now, because a more urgent one has their worker.
         workers: What each worker did, by number.
         ready: What became of the tasks in the global order, by class; those that a worker's own thread hands in as
             ``normal`` go past it.
@@ -69,6 +71,7 @@ class SchedulerStatistics:
     cancelled: int
     queued: int
     running: int
+    stopped: int
     workers: tuple[WorkerStatistics, ...]
     ready: Mapping[Priority, ClassStatistics]
 
@@ -212,7 +215,7 @@ class WorkStealingScheduler:
                     worker.ended.wait()
                     worker.thread.join()
                 else:
-                    worker.runner.close()  # its thread never began
+                    worker.close()  # its thread never began
             if self._buffers is not None:
                 self._buffers.close()
             _open_schedulers.discard(self)
@@ -225,7 +228,7 @@ class WorkStealingScheduler:
         """
         self._closed = self._cancelling = True
         for worker in self._workers:  # first what runs: cancelling a long queue takes its time
-            worker.runner.stop(kill=kill)
+            worker.stop(kill=kill)
         self.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -255,6 +258,7 @@ class WorkStealingScheduler:
             cancelled=sum(o["cancelled"] for o in outcomes) + self._cancelled_waiting,
             queued=self._injector.qsize() + sum(w.queued for w in workers),
             running=sum(w.running for w in workers),
+            stopped=sum(w.stopped for w in workers),
             workers=workers,
             ready=self._injector.statistics(),
         )
@@ -268,7 +272,7 @@ class WorkStealingScheduler:
             while (future := self._next(worker)) is not None:
                 self._serve(worker, future)
         finally:
-            worker.runner.close()
+            worker.close()
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
             # the next: all at once would look through each other's queues, find each other looking, and lie down again.
             self._unpark_one()
@@ -371,6 +375,8 @@ class WorkStealingScheduler:
             worker.outcomes["cancelled"] += 1
             return
         worker.running = True
+        if self.settings.time_slice_s is not None:
+            worker.runner.more_urgent = functools.partial(self._claim, worker, future.task.priority)
         try:
             result = worker.execute(future)
         except BaseException as error:
@@ -381,6 +387,25 @@ class WorkStealingScheduler:
         worker.running = False
         worker.outcomes[result.outcome] += 1
         _settle(future, future.set_result, result)
+
+    def _claim(self, worker: Worker, than: Priority) -> Callable[[], None] | None:
+        """Take a task of a higher class than that of the one that runs; return what runs it on this worker."""
+        try:
+            if self._injector.empty():
+                return None
+            worker.prepare_another()
+            future = self._injector.get_above_nowait(than)
+        except OSError:  # no descriptor for another runner: what runs goes on, and the urgent one waits for its end
+            return None
+        if future is None:
+            return None
+        urgent = future
+
+        def run() -> None:
+            with worker.meanwhile():
+                self._serve(worker, urgent)
+
+        return run
 
     # --- who sleeps, who is done --------------------------------------------------------------------------------
 
