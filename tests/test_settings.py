@@ -20,6 +20,7 @@ from procbench.scheduling.settings import IO_CLASSES, POLICIES
 
 COUNTS = st.integers(1, 10**6)
 CPU_LISTS = st.sampled_from(["0", "0-3", "1,3", "0,64-127"])
+SLICES = st.floats(0.001, 1e9) | st.integers(1, 10**9)
 SECONDS = st.floats(0, 1e9) | st.integers(0, 10**9)
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.none() | COUNTS,
@@ -39,6 +40,8 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
+    "ageing_s": st.none() | SLICES,
+    "time_slice_s": st.none() | SLICES,
     "spawn_patience_s": SECONDS,
 }
 NO_NUMBER = st.sampled_from(["1", b"1", [], {}, (), True, False, float("nan"), 1j])
@@ -62,6 +65,8 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
+    "ageing_s": NO_NUMBER | st.integers(max_value=0) | st.floats(max_value=0.0009),
+    "time_slice_s": NO_NUMBER | st.integers(max_value=0) | st.floats(max_value=0.0009),
     "spawn_patience_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
 }
 every_setting = st.fixed_dictionaries({}, optional=GOOD)
@@ -125,7 +130,10 @@ def test_no_number_of_workers_is_the_machines() -> None:
     assert RunSettings(workers=7).worker_count == 7
 
 
-@pytest.mark.parametrize("fields", [{"argv": "true"}, {"argv": b"true"}, {"argv": ["a"], "timeout": -1}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"argv": "true"}, {"argv": b"true"}, {"argv": ["a"], "timeout": -1}, {"argv": ["a"], "priority": "urgent"}],
+)
 def test_a_task_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     """A string for an argv, and a negative or undefined timeout, are mistakes of the program."""
     with pytest.raises(InvalidInputError):

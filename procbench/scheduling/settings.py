@@ -71,6 +71,11 @@ class RunSettings:
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
+        ageing_s: Seconds of waiting that make a task count one priority higher; ``None`` for never. The default bounds a low
+            task's wait behind more urgent ones to a minute and a half, and is long against what most commands take, so
+            that among these it is the priority that decides.
+        time_slice_s: Seconds after which a running command gives its worker to a waiting task of a higher priority and
+            stands still meanwhile; ``None`` for never.
         spawn_patience_s: Seconds to go on trying while the system has no process or descriptor left.
 
     Raises:
@@ -94,6 +99,8 @@ class RunSettings:
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
+    ageing_s: float | None = _knob(30.0, "s", "waiting that makes a task count one priority higher", 0.001)
+    time_slice_s: float | None = _knob(None, "s", "time until a command gives way to a more urgent task", 0.001)
     spawn_patience_s: float = _knob(10.0, "s", "time to go on trying while no process or descriptor is left", 0)
 
     def __post_init__(self) -> None:
