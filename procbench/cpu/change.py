@@ -200,10 +200,10 @@ class Change:
             seconds, size = (resource.prlimit(pid, one)[0] for one in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE))
         except ProcessLookupError:
             raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended") from None
-        for name, has in (("cpu_time_limit_s", seconds), ("file_size_limit_bytes", size)):
-            if self._values.get(name, has) != has:
+        for name, limit in (("cpu_time_limit_s", seconds), ("file_size_limit_bytes", size)):
+            if self._values.get(name, limit) != limit:
                 raise PermissionDeniedError(
-                    errno.EPERM, f"{name} of process {pid} is {has} after it was set; try again"
+                    errno.EPERM, f"{name} of process {pid} is {limit} after it was set; try again"
                 )
         cpu, memory = self.after.cpu, self.after.memory
         return InForce(
