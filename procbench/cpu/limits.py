@@ -60,8 +60,8 @@ class CpuLimiter:
 
     A cgroup's quota does that where this user may make cgroups below this process's own; :mod:`procbench.cpu.duty` does
     it otherwise. Add a child right after it was spawned and remove it before it is reaped. Both together cost some 0.3 ms by
-    cgroup, whose kernel waits for every CPU to take notice, and 0.05 ms by duty cycle. Any thread may call it. Nothing stays limited
-    or stopped after ``close``, or when the object is forgotten, or at the interpreter's end.
+    cgroup, whose kernel waits for every CPU to take notice, and 0.05 ms by duty cycle. Any thread may call it. Nothing
+    stays limited or stopped after ``close``, or when the object is forgotten, or at the interpreter's end.
 
     Args:
         share: CPUs that each may use on average, such as 0.25; above 1 for several.
