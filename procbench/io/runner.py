@@ -338,15 +338,18 @@ class _Watch:
         work = runner.more_urgent()
         if work is not None:
             stopped_s = time.monotonic()
+            pid, limiter = self._child.pid, runner.limiter
             try:
-                with contextlib.suppress(
-                    PermissionError
-                ):  # a set-user-id program of somebody else's: it goes on running
-                    signal_group(self._child.pid, signal.SIGSTOP)
+                if limiter is not None:
+                    limiter.rests(pid)
+                with contextlib.suppress(PermissionError):  # somebody else's set-user-id program: it goes on running
+                    signal_group(pid, signal.SIGSTOP)
                 work()
             finally:
                 with contextlib.suppress(PermissionError):
-                    signal_group(self._child.pid, signal.SIGCONT)
+                    signal_group(pid, signal.SIGCONT)
+                if limiter is not None:
+                    limiter.goes_on(pid)
                 self._deadline_s += time.monotonic() - stopped_s
         self._slice_at_s = time.monotonic() + runner.slice_s
 

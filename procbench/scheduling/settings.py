@@ -61,8 +61,9 @@ class RunSettings:
             kind and size; a way that an input's kind does not allow becomes ``write``.
         pipe_size_bytes: Size to ask for, of each pipe to and from a command; ``None`` leaves the kernel's 64 KiB, but asks for
             1 MiB where more than that is sent. What was had stands in the result.
-        pin: Which logical CPUs each worker's commands may run on: one of :data:`procbench.cpu.placement.PLACEMENT_POLICIES`, or a set for each worker, as CPU numbers or
-            in the kernel's list format (``["0", "2-3"]``); the sets go round when there are more workers. ``none`` allows all.
+        pin: Which logical CPUs each worker's commands may run on: one of the policies of
+            :func:`procbench.cpu.placement.place`, or a set for each worker, as CPU numbers or in the kernel's list format
+            (``["0", "2-3"]``), which go round when there are more workers. ``none`` allows all.
         nice: Nice value, -20 to 19; lower than now needs CAP_SYS_NICE or RLIMIT_NICE.
         policy: Scheduling policy, one of ``POLICIES``.
         io_class: I/O class, one of ``IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
@@ -90,7 +91,9 @@ class RunSettings:
     buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
     transport: str = _knob("auto", "", "how a task's input goes to it", choices=TRANSPORTS)
     pipe_size_bytes: int | None = _knob(None, "bytes", "size of the pipes to and from a command", 1)
-    pin: str | tuple[str, ...] = _knob("none", "", "logical CPUs that each worker's commands may run on", choices=PLACEMENT_POLICIES)
+    pin: str | tuple[str, ...] = _knob(
+        "none", "", "logical CPUs that each worker's commands may run on", choices=PLACEMENT_POLICIES
+    )
     nice: int | None = _knob(None, "", "nice value of commands", -20, 19)
     policy: str | None = _knob(None, "", "scheduling policy of commands", choices=POLICIES)
     io_class: str | None = _knob(None, "", "I/O class of commands", choices=IO_CLASSES)

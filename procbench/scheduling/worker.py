@@ -8,8 +8,8 @@ import random
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, cast
 
