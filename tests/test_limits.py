@@ -47,7 +47,7 @@ def running(*argv: str, own_group: bool = True) -> Iterator[subprocess.Popen[byt
 def groups_left() -> list[Path]:
     """The cgroups below this process's own that procbench made."""
     owns = [subgroups.own_group(controller) for controller in ("cpu", "memory")]
-    return [path for own in owns if own is not None for path in own.folder.glob(f"procbench-{os.getpid()}-*")]
+    return [path for own in owns if own is not None for path in own.glob(f"procbench-{os.getpid()}-*")]
 
 
 @pytest.fixture(autouse=True)
@@ -120,9 +120,9 @@ def test_a_process_that_leads_no_group_is_stopped_alone() -> None:
 
 def test_this_process_is_never_stopped() -> None:
     """To limit this process, whose signals would stop itself, is refused."""
-    with contextlib.closing(CpuLimiter(0.5, by_cgroup=False)) as limiter:
-        with pytest.raises(InvalidInputError, match="would stop this one"):
-            limiter.add(os.getpid())
+    refused = pytest.raises(InvalidInputError, match="would stop this one")
+    with contextlib.closing(CpuLimiter(0.5, by_cgroup=False)) as limiter, refused:
+        limiter.add(os.getpid())
 
 
 def test_a_forgotten_limiter_leaves_nothing_stopped() -> None:
@@ -172,7 +172,11 @@ def test_a_killed_owner_leaves_nothing_stopped() -> None:
     """L: when the owner is killed, the kernel sends SIGHUP and SIGCONT to the stopped group that it orphaned."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     owner = subprocess.Popen(
-        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, start_new_session=True
+        [sys.executable, "-c", KILLED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=env,
+        start_new_session=True,
     )
     try:
         assert owner.stdout is not None
@@ -236,19 +240,21 @@ def test_a_cpu_group_holds_the_process_and_what_it_starts() -> None:
         assert members(folder) == descendants(child.pid)
         quota = next(folder / name for name in ("cpu.max", "cpu.cfs_quota_us") if (folder / name).exists())
         assert quota.read_text().split()[0] == "30000"
+        assert limiter.share_in_force(child.pid) == 0.3
         had = limiter.share_had(child.pid)
         assert had is not None
         assert had >= 0
         limiter.remove(child.pid)
+        assert limiter.share_in_force(child.pid) is None
         assert members(folder) == frozenset()
         assert limiter.add(child.pid, 1.5) in ("cgroup v1", "cgroup v2")
         assert groups_left() == [folder]  # used again
         assert quota.read_text().split()[0] == "150000"
 
 
-@pytest.mark.parametrize("own", [None, subgroups.OwnGroup(Path("/proc"), 1, "1:cpu:/"), subgroups.OwnGroup(Path("/x"), 2, "0::/")])
+@pytest.mark.parametrize("own", [None, Path("/proc"), Path("/nowhere")])
 def test_without_a_cgroup_the_duty_cycle_and_rlimits_are_named(
-    monkeypatch: pytest.MonkeyPatch, own: subgroups.OwnGroup | None
+    monkeypatch: pytest.MonkeyPatch, own: Path | None
 ) -> None:
     """C10: without cgroups, or the right to make one, the other mechanisms are taken and named."""
     monkeypatch.setattr(subgroups, "own_group", lambda controller: own)
@@ -281,32 +287,15 @@ def test_an_ordinary_user_has_both_limits() -> None:
     assert run_python(NOBODY, before=nobody, python=SYSTEM_PYTHON) == f"duty cycle,RLIMIT_AS,{1 << 30}"
 
 
-@pytest.mark.parametrize(
-    "lines, mounts, version, folder",
-    [
-        ("1:cpu,cpuacct:/a b", "30 1 0:1 / /c rw - cgroup cgroup rw,cpu,cpuacct", 1, "/c/a b"),
-        ("1:cpu:/docker/x", r"30 1 0:1 /docker/x /c\040d rw - cgroup cgroup rw,cpu", 1, "/c d"),
-        ("1:name=systemd:/\n0::/a", "30 1 0:1 / {here} rw - cgroup2 cgroup2 rw", 2, "{here}/a"),
-        ("0::/b", "30 1 0:1 / {here} rw - cgroup2 cgroup2 rw", None, None),
-        ("", "", None, None),
-    ],
-)
-def test_the_own_group_is_found_in_every_kind_of_tree(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str, mounts: str, version: int | None, folder: str | None
+def test_version_2_is_taken_only_where_it_hands_the_controller_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """C10: version 1, version 2, both at once and neither are told apart, and version 2 only where it hands cpu down."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/cgroup.subtree_control").write_text("memory cpu\n")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/cgroup.subtree_control").write_text("memory\n")
-    texts = {"/proc/self/cgroup": lines, "/proc/self/mountinfo": mounts.replace("{here}", str(tmp_path))}
-    real = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda self, *args: texts[str(self)] if str(self) in texts else real(self, *args)
-    )
-    own = subgroups.own_group("cpu")
-    assert (own.version if own else None) == version
-    assert (str(own.folder) if own else None) == (folder.replace("{here}", str(tmp_path)) if folder else None)
+    """C10: a version 2 group whose ``cgroup.subtree_control`` does not name the controller gets no group below it."""
+    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    (tmp_path / "cgroup.subtree_control").write_text("memory\n")
+    monkeypatch.setattr(subgroups, "own_group", lambda controller: tmp_path)
+    assert Subgroups("cpu").mechanism is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cgroup.controllers", "cgroup.subtree_control"]
 
 
 @pytest.mark.parametrize("share", [0, -1, 0.001, float("nan"), float("inf"), "1", True, None])

@@ -176,7 +176,9 @@ def test_every_thread_is_set_and_put_back() -> None:
         before = {tid: read(tid) for tid in tids}
         with ProcessPriorityManager() as manager:
             manager.set(child.pid, policy="batch", io_class="best-effort", io_level=7)
-            assert {(read(tid).policy, read(tid).io_class, read(tid).io_level) for tid in tids} == {("batch", "best-effort", 7)}
+            assert {(read(tid).policy, read(tid).io_class, read(tid).io_level) for tid in tids} == {
+                ("batch", "best-effort", 7)
+            }
         assert {tid: read(tid) for tid in tids} == before
 
 
@@ -202,7 +204,7 @@ def test_a_real_time_process_may_not_have_every_cpu() -> None:
         every = change.parse_cpu_list(Path("/sys/devices/system/cpu/online").read_text())
         if not os.sched_getaffinity(child.pid) >= every:
             pytest.skip("this process may not use every CPU itself")
-        with pytest.raises(InvalidInputError, match="one CPU online|pin it to fewer"):
+        with pytest.raises(InvalidInputError, match=r"one CPU online|pin it to fewer"):
             manager.set(child.pid, policy="fifo")
         assert read(child.pid).policy == "other"
 
@@ -210,9 +212,9 @@ def test_a_real_time_process_may_not_have_every_cpu() -> None:
 def test_a_machine_with_one_cpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """C05: with one CPU online a real-time policy is refused, and the reason is named."""
     monkeypatch.setattr(change, "parse_cpu_list", lambda text: frozenset({0}))
-    with running() as child, ProcessPriorityManager() as manager:
-        with pytest.raises(InvalidInputError, match="has one CPU online"):
-            manager.set(child.pid, policy="fifo")
+    one_cpu = pytest.raises(InvalidInputError, match="has one CPU online")
+    with running() as child, ProcessPriorityManager() as manager, one_cpu:
+        manager.set(child.pid, policy="fifo")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,13 @@ def test_what_fails_last_takes_back_what_was_done_first(monkeypatch: pytest.Monk
             patch.setattr(change.Change, "_read_back", refuse)
             with pytest.raises(PermissionDeniedError):
                 manager.set(
-                    child.pid, nice=7, policy="idle", io_class="idle", cpu_time_limit_s=9, file_size_limit_bytes=9, cpu_limit=0.5
+                    child.pid,
+                    nice=7,
+                    policy="idle",
+                    io_class="idle",
+                    cpu_time_limit_s=9,
+                    file_size_limit_bytes=9,
+                    cpu_limit=0.5,
                 )
         assert seen_by_tools(child.pid) == before
         assert manager.share_had(child.pid) is None
@@ -346,7 +354,8 @@ def limits():
 try:
     before = read(child.pid), limits()
     everything = dict(policy="batch", io_class="idle", file_size_limit_bytes=9)
-    assert refused(lambda: manager.set(child.pid, nice=-5, **everything), "CAP_SYS_NICE", "RLIMIT_NICE of at least 25 (it is 0)") == []
+    needles = "CAP_SYS_NICE", "RLIMIT_NICE of at least 25 (it is 0)"
+    assert refused(lambda: manager.set(child.pid, nice=-5, **everything), *needles) == []
     assert (read(child.pid), limits()) == before
     assert refused(lambda: manager.set(child.pid, io_class="realtime", nice=5), "CAP_SYS_NICE") == []
     assert (read(child.pid), limits()) == before
@@ -391,10 +400,19 @@ def test_a_thread_sets_itself_and_its_children_inherit() -> None:
 
     def work() -> None:
         before = read(0)
-        done = apply_to_current_thread(nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6)
-        assert done.asked == {"nice": min(19, before.nice + 4), "policy": "batch", "io_class": "best-effort", "io_level": 6}
-        assert done.in_force == read(0) == replace(
-            before, nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6
+        done = apply_to_current_thread(
+            nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6
+        )
+        assert done.asked == {
+            "nice": min(19, before.nice + 4),
+            "policy": "batch",
+            "io_class": "best-effort",
+            "io_level": 6,
+        }
+        assert (
+            done.in_force
+            == read(0)
+            == replace(before, nice=min(19, before.nice + 4), policy="batch", io_class="best-effort", io_level=6)
         )
         with running() as child:
             assert read(child.pid) == done.in_force
@@ -404,7 +422,9 @@ def test_a_thread_sets_itself_and_its_children_inherit() -> None:
     assert read(0) == mine
 
 
-@pytest.mark.parametrize("values", [{"policy": "fifo"}, {"policy": "x"}, {"nice": 20}, {"nice": 0, "io_class": "quick"}])
+@pytest.mark.parametrize(
+    "values", [{"policy": "fifo"}, {"policy": "x"}, {"nice": 20}, {"nice": 0, "io_class": "quick"}]
+)
 def test_a_thread_refuses_what_makes_no_sense(values: dict[str, object]) -> None:
     """A value that no child could have, or nobody, changes nothing in the thread."""
     before = read(0)
