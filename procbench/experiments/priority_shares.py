@@ -24,6 +24,8 @@ NICES: Final = (0, 5, 10, 15, 19)
 
 LIMITS: Final = (0.25, 0.5)
 
+IDLE: Final = "policy idle"
+
 IDLE_WEIGHT: Final = 3
 
 # From nice -20 to 19; each step is about a tenth of the CPU, 1.25 times the weight.
@@ -39,11 +41,17 @@ _WEIGHTS: Final = (
 _RELATIVE_WINDOWS: Final = {0: 0.25, 5: 0.33, 10: 0.42, 15: 0.7, 19: 1.0}
 _IDLE_WINDOW: Final = 1.0
 _SETTLE_S: Final = 0.05
+_SHORTEST_S: Final = 0.1
 
 
 def weight(nice: int) -> int:
     """Return the weight that the kernel gives a process of this nice value."""
     return _WEIGHTS[nice + 20]
+
+
+def nice_name(nice: int) -> str:
+    """Return what the pair with a child of this nice value is called."""
+    return f"nice {nice}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,11 @@ class LimitedShares:
     window_s: float
     cpus: tuple[float, ...]
 
+    @property
+    def name(self) -> str:
+        """What the condition is called."""
+        return f"{self.mechanism}, {self.limit:g}"
+
 
 def measure_pairs(cpus: Sequence[int], budget_s: float) -> Iterator[tuple[PairShares, ...]]:
     """Measure what a child gets beside one of this process's nice value, by its own: a pair for each CPU at a time.
@@ -92,13 +105,15 @@ def measure_pairs(cpus: Sequence[int], budget_s: float) -> Iterator[tuple[PairSh
         budget_s: Seconds for all of it, about.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    kinds: list[tuple[str, int | None, float]] = [("policy idle", None, _IDLE_WINDOW)]
-    # Who is niced already has no lower nice value to begin from, and ordinary users could not go back to one.
-    kinds += [(f"nice {nice}", nice, _RELATIVE_WINDOWS[nice]) for nice in reversed(NICES) if nice >= own]
+    kinds: list[tuple[str, int | None, float]] = [(IDLE, None, _IDLE_WINDOW)]
+    # Where this process is niced already, so are its children, and an ordinary user cannot make them less nice.
+    levels = [nice for nice in reversed(NICES) if nice > own]
+    kinds += [(nice_name(nice), nice, _RELATIVE_WINDOWS[nice]) for nice in levels]
+    kinds.append((nice_name(own), own, _RELATIVE_WINDOWS[0]))
     rounds = [kinds[start : start + len(cpus)] for start in range(0, len(kinds), len(cpus))]
     unit_s = budget_s / sum(max(length for _, _, length in kinds_now) for kinds_now in rounds) / WINDOWS
     for kinds_now in rounds:
-        window_s = unit_s * max(length for _, _, length in kinds_now)
+        window_s = max(_SHORTEST_S, unit_s * max(length for _, _, length in kinds_now))
         with ProcessPriorityManager() as manager, Children() as children:
             pairs = []
             for (_, nice, _), cpu in zip(kinds_now, cpus, strict=False):
@@ -122,7 +137,7 @@ def measure_limits(cpus: Sequence[int], budget_s: float) -> Iterator[tuple[Limit
     """Measure what a child really gets under each limit, by each mechanism: one for each CPU at a time."""
     kinds = list(itertools.product(_mechanisms(), LIMITS))
     rounds = [kinds[start : start + len(cpus)] for start in range(0, len(kinds), len(cpus))]
-    window_s = max(0.1, budget_s / len(rounds) / WINDOWS)
+    window_s = max(_SHORTEST_S, budget_s / len(rounds) / WINDOWS)
     for kinds_now in rounds:
         with ExitStack() as opened:
             children = opened.enter_context(Children())

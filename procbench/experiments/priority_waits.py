@@ -25,9 +25,11 @@ BLOCKS: Final = 6
 
 AGEING_S: Final = 0.04
 
+CLASSES_UP: Final = 3
+"""From low to critical, where age alone decides: a low task's bound in times of ``ageing_s``."""
+
 STREAM_S: Final = 0.3
 
-_CLASSES_UP: Final = 3  # from low to critical, where age alone decides
 _LOW_TASKS: Final = 3
 _HIGH_WAITING: Final = 3  # enough that one always waits
 _COMMAND: Final = ("true",)
@@ -71,6 +73,11 @@ class Starvation:
     stream_s: tuple[float, ...]
     high_commands: tuple[int, ...]
     in_order: bool
+
+    @property
+    def name(self) -> str:
+        """What the condition is called."""
+        return "without ageing" if self.ageing_s is None else f"ageing_s={self.ageing_s:g}"
 
 
 def measure_lateness(cpu: int, budget_s: float, seed: int) -> tuple[tuple[Lateness, ...], dict[str, str]]:
@@ -169,5 +176,5 @@ def _in_order(stream: _Stream, ageing_s: float | None) -> bool:
 
 def _went_before(low: TaskResult, high: Sequence[TaskResult], ageing_s: float) -> int:
     """Count the later high commands that began before a low one although it had waited long enough to be the next."""
-    aged_ns = low.submitted_ns + _CLASSES_UP * ageing_s * 1e9
+    aged_ns = low.submitted_ns + CLASSES_UP * ageing_s * 1e9
     return sum(one.submitted_ns > low.submitted_ns and aged_ns < one.started_ns < low.started_ns for one in high)

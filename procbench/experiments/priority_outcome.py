@@ -1,0 +1,314 @@
+"""What the priority experiment found: shares, latenesses and waits, with what the kernel or the settings promise."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.priority_shares import IDLE, LimitedShares, PairShares
+from procbench.experiments.priority_waits import CLASSES_UP, Lateness, Starvation
+from procbench.experiments.words import known
+from procbench.lab.host import HostFacts
+from procbench.lab.noise import NoiseWarning
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENT = "priority"
+
+_TAIL: Final = 0.99
+_CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True)
+class PriorityResult:
+    """Who got how much of a CPU, and who waited how long.
+
+    Attributes:
+        pairs: What a child got beside one of this process's own nice value, from the least nice to the idle class.
+        lateness: By how much sleepers woke late, by policy.
+        left_out: For each policy that this user may not have, the reason.
+        limits: What a child got under a CPU limit.
+        starvation: How long low tasks waited, without and with ageing.
+        host: Where.
+        warnings: What made it noisy.
+        notes: What a reader should know.
+        parameters: What it was run with.
+    """
+
+    pairs: tuple[PairShares, ...]
+    lateness: tuple[Lateness, ...]
+    left_out: Mapping[str, str]
+    limits: tuple[LimitedShares, ...]
+    starvation: tuple[Starvation, Starvation]
+    host: HostFacts
+    warnings: list[NoiseWarning]
+    notes: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Every value: ``quantity`` with its unit, ``condition``, ``block`` (window or repetition, from 0), ``value``."""
+        import pandas as pd
+
+        rows: list[tuple[str, str, int, float]] = []
+        for pair in self.pairs:
+            rows += [("share of two children's CPU time", pair.name, *one) for one in enumerate(pair.shares)]
+            rows += [("CPUs of the other child", pair.name, *one) for one in enumerate(pair.first_cpus)]
+        for one in self.lateness:
+            for block, found in enumerate(one.blocks_ns):
+                rows += [("lateness (ns)", one.name, block, value) for value in found]
+        for limit in self.limits:
+            rows += [("CPUs under a limit", limit.name, *one) for one in enumerate(limit.cpus)]
+        for two in self.starvation:
+            for block, waits in enumerate(two.waits_s):
+                rows += [("wait of a low task (s)", two.name, block, value) for value in waits]
+        return pd.DataFrame(rows, columns=["quantity", "condition", "block", "value"])
+
+    def shares(self) -> pd.DataFrame:
+        """Return one row per pair.
+
+        Returns:
+            ``pair``, ``nice`` (missing for the idle class); ``share``, 0 to 1, with ``low`` and ``high``; ``expected`` by the
+            kernel's weights, ``of_kernel``, the share by that; ``other_cpus``, what the other child had; ``total_s``.
+        """
+        import pandas as pd
+
+        rows = []
+        for pair in self.pairs:
+            share, low, high = _mean(pair.shares)
+            row = {"pair": pair.name, "nice": math.nan if pair.nice is None else pair.nice, "share": share}
+            ends = {"low": low, "high": high, "expected": pair.expected, "of_kernel": share / pair.expected}
+            rest = {"other_cpus": statistics.fmean(pair.first_cpus), "total_s": len(pair.shares) * pair.window_s}
+            rows.append({**row, **ends, **rest})
+        return pd.DataFrame(rows)
+
+    def wake_ups(self) -> pd.DataFrame:
+        """Return one row per policy and state of the CPU.
+
+        Returns:
+            ``condition``, ``policy``, ``beside``, ``samples``; ``p50_us`` and ``p99_us``, the lateness in microseconds, with
+            ``_low`` and ``_high``, missing where there were too few; ``ratio``, how many times as late as ``other`` beside
+            the busy child, with ``ratio_low`` and ``ratio_high``.
+        """
+        import pandas as pd
+
+        rows = []
+        effects = {effect.condition: effect for effect in self.lateness_effects()}
+        for one in self.lateness:
+            p50 = estimate(_block_medians(one))
+            middle = {"p50_us": p50.median / 1e3, "p50_us_low": known(p50.low) / 1e3, "p50_us_high": known(p50.high) / 1e3}
+            value, low, high = _tail([value for block in one.blocks_ns for value in block])
+            tail = {"p99_us": value / 1e3, "p99_us_low": low / 1e3, "p99_us_high": high / 1e3}
+            effect = effects.get(one.name)
+            ratio = {"ratio": math.nan, "ratio_low": math.nan, "ratio_high": math.nan}
+            if effect is not None and math.isfinite(effect.half_width):
+                # An effect says how many times better it is; here it is said how many times as late.
+                ratio = {"ratio": 1 / effect.ratio, "ratio_low": 1 / effect.high, "ratio_high": 1 / effect.low}
+            facts = {"condition": one.name, "policy": one.policy, "beside": one.beside}
+            rows.append({**facts, "samples": sum(map(len, one.blocks_ns)), **middle, **tail, **ratio})
+        return pd.DataFrame(rows)
+
+    def limited(self) -> pd.DataFrame:
+        """Return one row per mechanism and limit: ``mechanism``, ``limit``, ``cpus``, ``low``, ``high``, ``of_limit``, ``total_s``."""
+        import pandas as pd
+
+        rows = []
+        for one in self.limits:
+            cpus, low, high = _mean(one.cpus)
+            ends = {"low": low, "high": high, "of_limit": cpus / one.limit, "total_s": len(one.cpus) * one.window_s}
+            rows.append({"mechanism": one.mechanism, "limit": one.limit, "cpus": cpus, **ends})
+        return pd.DataFrame(rows)
+
+    def waits(self) -> pd.DataFrame:
+        """Return one row per low task: ``ageing`` (words), ``ageing_s``, ``repetition``, ``wait_s``, ``stream_s``, ``bound_s``."""
+        import pandas as pd
+
+        rows = []
+        for two in self.starvation:
+            bound_s = math.nan if two.ageing_s is None else CLASSES_UP * two.ageing_s
+            for repetition, waits in enumerate(two.waits_s):
+                facts = {"ageing": two.name, "ageing_s": two.ageing_s, "repetition": repetition}
+                rest = {"stream_s": two.stream_s[repetition], "bound_s": bound_s}
+                rows += [{**facts, "wait_s": wait_s, **rest} for wait_s in waits]
+        return pd.DataFrame(rows)
+
+    def share_effects(self) -> list[Effect]:
+        """Compare what the other child of each pair had with what it had beside a child like itself."""
+        baseline, *others = self.pairs
+        return [
+            paired_effect(
+                _above_nothing(baseline.first_cpus),
+                _above_nothing(pair.first_cpus),
+                larger_is_better=True,
+                condition_name=f"beside {pair.name}",
+                baseline_name=f"beside {baseline.name}",
+            )
+            for pair in others
+        ]
+
+    def lateness_effects(self) -> list[Effect]:
+        """Compare each policy's middle lateness with that of ``other`` beside the busy child."""
+        baseline = next(one for one in self.lateness if one.policy == "other" and one.beside)
+        return [
+            paired_effect(
+                _block_medians(baseline),
+                _block_medians(one),
+                larger_is_better=False,
+                condition_name=one.name,
+                baseline_name=baseline.name,
+            )
+            for one in self.lateness
+            if one is not baseline
+        ]
+
+    def suggestion(self) -> dict[str, Any]:
+        """Return the change of ``RunSettings`` that is shown to leave the CPU to others; empty where none is."""
+        idle = next(effect for effect in self.share_effects() if effect.condition.endswith(IDLE))
+        return {"policy": "idle"} if idle.verdict == "better" else {}
+
+    def advice(self) -> str:
+        """Return in words what to set on this machine."""
+        table = self.shares()
+        idle, nicest = table.iloc[-1], table.iloc[-2]
+        if not self.suggestion():
+            words = "Neither a nice value nor the idle class is shown to leave others more of a CPU here."
+        else:
+            words = (
+                f"For commands that may wait set {self.suggestion()}: beside a busy child they took {_percent(idle['share'])} "
+                f"of the CPU; {nicest['pair']} took {_percent(nicest['share'])}."
+            )
+        ways = ", ".join(dict.fromkeys(one.mechanism for one in self.limits))
+        return f"{words} A cpu_limit is kept here by: {ways}."
+
+    def invariants(self) -> dict[str, bool]:
+        """Return what must hold on every machine, however noisy: about what ran and who came first, never about how fast."""
+        without, with_ageing = self.starvation
+        effects = [*self.share_effects(), *self.lateness_effects()]
+        return {
+            "every pair used its CPU": all(sum(pair.first_cpus) > 0 for pair in self.pairs),
+            "a nicer child never got more than the other": all(
+                statistics.fmean(pair.shares) < 0.5 for pair in self.pairs[1:]
+            ),
+            "every policy was measured or left out by name": {one.policy for one in self.lateness} | set(self.left_out)
+            == {"fifo", "other", "batch", "idle"},
+            "a CPU limit was kept by every mechanism there is": {"duty cycle"} <= {one.mechanism for one in self.limits},
+            "without ageing low tasks waited for the end of the stream": without.in_order,
+            "with ageing nothing overtook a low task once it was old": with_ageing.in_order,
+            "every interval holds its estimate": all(one.low <= one.ratio <= one.high for one in effects),
+        }
+
+    def headline(self) -> dict[str, Any]:
+        """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
+        table = self.shares()
+        said = ", ".join(f"{row['pair']} {_percent(row['share'])} ({_percent(row['expected'])})" for row in _rows(table[1:]))
+        return {
+            "title": "Shares of a CPU",
+            "sentence": f"Beside a busy child, and by the kernel's weights: {said}. {self.advice()}",
+            "effect": self.share_effects()[-2].to_dict(),
+            "picture_alt": self.shares_alt(),
+        }
+
+    def shares_alt(self) -> str:
+        """Return the figure of shares in words."""
+        parts = [f"{row['pair']} {_percent(row['share'])} of {_percent(row['expected'])}" for row in _rows(self.shares())]
+        return f"Share of a CPU beside a busy child, measured and by the kernel's weights: {', '.join(parts)}."
+
+    def wake_ups_alt(self) -> str:
+        """Return the figure of latenesses in words."""
+        parts = [
+            f"{row['condition']} {_microseconds(row['p50_us'])}, {_microseconds(row['p99_us'])}" for row in _rows(self.wake_ups())
+        ]
+        return f"By how much a sleeper woke late, median and 99th percentile: {'; '.join(parts)}."
+
+    def limited_alt(self) -> str:
+        """Return the figure of CPU limits in words."""
+        parts = [f"{row['mechanism']} {row['cpus']:.3f} of {row['limit']:g}" for row in _rows(self.limited())]
+        return f"CPUs used under a limit: {', '.join(parts)}."
+
+    def waits_alt(self) -> str:
+        """Return the figure of waiting low tasks in words."""
+        without, with_ageing = (max(max(waits) for waits in two.waits_s) for two in self.starvation)
+        bound_s = CLASSES_UP * (self.starvation[1].ageing_s or 0)
+        return (
+            f"Waits of low tasks behind a stream of high ones: up to {without:.3f} s without ageing, until the stream ended; "
+            f"up to {with_ageing:.3f} s with ageing, whose bound is {bound_s:.2f} s."
+        )
+
+    def details(self) -> str:
+        """Return what to set, what was left out and what made it noisy, as text of 88 columns."""
+        high = [sum(two.high_commands) for two in self.starvation]
+        lines = [self.advice(), f"high commands in the streams: {high[0]} without ageing, {high[1]} with"]
+        lines += [f"{policy}: left out, {reason}" for policy, reason in self.left_out.items()]
+        lines += [*self.notes, *(f"noise: {warning}" for warning in self.warnings)]
+        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in lines)
+
+    def record(self, data_dir: str | Path) -> Path:
+        """Keep the values and the effects in a folder of recorded runs, and return the file.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        from procbench.lab.store import Store
+
+        effects = [*self.share_effects(), *self.lateness_effects()]
+        return Store(Path(data_dir)).record(
+            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
+        )
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of equally long windows with its 95 % interval by Student's t, which is missing for one window.
+
+    Not the median: a window holds only a few slices of a child of low weight, so that its share takes a few values, and the
+    median jumps from one to the next.
+    """
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    reach = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, max(0.0, mean - reach), mean + reach
+
+
+def _tail(values: Sequence[int]) -> tuple[float, float, float]:
+    """Return the 99th percentile with its 95 % interval; an end is missing where no value is extreme enough for it.
+
+    The interval's ends are values themselves: how many lie below the true percentile is binomially distributed.
+    """
+    from scipy.stats import binom
+
+    ordered, count = sorted(values), len(values)
+    below = [int(binom.ppf(level, count, _TAIL)) for level in ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)]
+    low = float(ordered[below[0] - 1]) if below[0] > 0 else math.nan
+    high = float(ordered[below[1]]) if below[1] < count else math.nan
+    return float(ordered[math.ceil(_TAIL * count) - 1]), low, high
+
+
+def _block_medians(one: Lateness) -> list[float]:
+    """Return the middle lateness of each block; at least a nanosecond, the least that is counted."""
+    return [max(1.0, statistics.median(block)) for block in one.blocks_ns]
+
+
+def _above_nothing(cpus: Sequence[float]) -> list[float]:
+    """Return the values for comparing; a child that had no turn in a window counts as having had next to nothing."""
+    return [max(1e-6, value) for value in cpus]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _microseconds(value: float) -> str:
+    return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} µs"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
