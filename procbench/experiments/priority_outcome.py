@@ -181,8 +181,8 @@ class PriorityResult:
             words = "Neither a nice value nor the idle class is shown to leave others more of a CPU here."
         else:
             words = (
-                f"For commands that may wait set {self.suggestion()}: beside a busy child they took {_percent(idle['share'])} "
-                f"of the CPU; {nicest['pair']} took {_percent(nicest['share'])}."
+                "For commands that may wait long set policy='idle' in RunSettings: beside a busy child it took "
+                f"{_percent(idle['share'])} of the CPU; {nicest['pair']} took {_percent(nicest['share'])}."
             )
         ways = ", ".join(dict.fromkeys(one.mechanism for one in self.limits))
         return f"{words} A cpu_limit is kept here by: {ways}."
