@@ -10,18 +10,19 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from waiting import ROOT, processes_with, wait_until
 
 from procbench import RunSettings
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
-from procbench.experiments import priority, priority_shares, priority_waits
+from procbench.experiments import priority, priority_outcome, priority_shares, priority_waits
 from procbench.experiments.priority_children import Children
 from procbench.experiments.priority_outcome import PriorityResult
 from procbench.lab.store import Store
 from procbench.views import plots_priority, tables_priority
 from procbench.views.headline import Headline
+from tests.waiting import ROOT, processes_with, wait_until
 
 CPU = min(os.sched_getaffinity(0))
 
@@ -78,13 +79,19 @@ def test_what_a_child_is_given_is_in_force_before_it_is_measured(monkeypatch):
         ids = [child.pid for child in children]
         seen.append(
             [
-                (os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid), os.sched_getaffinity(pid), os.getsid(pid))
+                (
+                    os.getpriority(os.PRIO_PROCESS, pid),
+                    os.sched_getscheduler(pid),
+                    os.sched_getaffinity(pid),
+                    os.getsid(pid),
+                )
                 for pid in ids
             ]
         )
         return real(children, window_s)
 
     monkeypatch.setattr(priority_shares, "_windows", watched)
+    monkeypatch.setattr(priority_shares, "_SHORTEST_S", 0.01)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     [*some] = priority_shares.measure_pairs([CPU], 0.1)
     assert len(some) == len(seen)
@@ -141,11 +148,16 @@ def test_a_queue_that_ages_nobody_is_seen(monkeypatch):
 
 def test_children_are_gone_after_an_error_and_a_stopped_one_too():
     pids = []
-    with pytest.raises(ZeroDivisionError), Children() as children:
-        for start in (children.spinning, children.sleeping, children.spinning):
-            pids.append(start(CPU).pid)
-        os.kill(pids[-1], signal.SIGSTOP)
-        raise ZeroDivisionError
+
+    def fail():
+        with Children() as children:
+            pids.extend(start(CPU).pid for start in (children.spinning, children.sleeping, children.spinning))
+            os.kill(pids[-1], signal.SIGSTOP)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(pids) == 3
     for pid in pids:
         with pytest.raises(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
@@ -165,7 +177,7 @@ def test_cpu_time_is_the_kernels():
     with Children() as children:
         child = children.spinning(CPU)
         wait_until(lambda: child.cpu_time_ns() > 30_000_000, "the child's CPU time")
-        fields = (open(f"/proc/{child.pid}/stat").read().rsplit(")", 1)[1]).split()
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         assert ticks <= child.cpu_time_ns() / 1e9 + 0.02
 
@@ -225,25 +237,29 @@ def test_the_words_say_numbers(result):
 
 
 def test_the_mean_and_its_interval_are_students():
-    mean, low, high = priority_module_mean([1.0, 2.0, 3.0])
+    mean, low, high = priority_outcome._mean([1.0, 2.0, 3.0])
     assert mean == 2
-    assert low == 0  # 2 - 4.303 / sqrt(3), and no share is below 0
-    assert high == pytest.approx(2 + 4.30265 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(priority_module_mean([1.0])[1])
+    assert 2 - low == high - 2 == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+    assert math.isnan(priority_outcome._mean([1.0])[1])
+
+
+def test_a_share_is_of_all_windows_together_and_its_interval_holds_it():
+    """Also where a window held no slice of either child."""
+    pair = priority_shares.PairShares("nice 5", 5, 0.25, 1.0, (0.2, 0.0, 0.3, 0.25), (0.6, 0.0, 0.8, 0.85))
+    share, low, high = priority_outcome._share(pair)
+    assert share == pytest.approx(0.25)
+    assert 0.2 < low < share < high < 0.3
+    alike = dataclasses.replace(pair, cpus=(0.2, 0.3), first_cpus=(0.6, 0.9))
+    assert priority_outcome._share(alike) == pytest.approx((0.25, 0.25, 0.25))
+    nothing = dataclasses.replace(pair, cpus=(0.0, 0.0), first_cpus=(0.0, 0.0))
+    assert priority_outcome._share(nothing)[0] == 0
 
 
 def test_the_tails_interval_lacks_the_end_that_no_value_can_be():
-    from procbench.experiments.priority_outcome import _tail
-
-    value, low, high = _tail(range(1, 1001))
-    assert (value, low, high) == (990, 983, 997)
-    assert math.isnan(_tail(range(100))[2])
-
-
-def priority_module_mean(values):
-    from procbench.experiments.priority_outcome import _mean
-
-    return _mean(values)
+    value, low, high = priority_outcome._tail(range(1, 1001))
+    assert value == 990
+    assert low < value < high <= 1000
+    assert math.isnan(priority_outcome._tail(range(100))[2])
 
 
 def test_figures_and_tables_have_units(result):
@@ -266,7 +282,7 @@ def test_figures_and_tables_have_units(result):
 
 def test_a_child_that_had_no_turn_at_all_can_be_drawn_and_compared(result):
     idle = result.pairs[-1]
-    none = dataclasses.replace(idle, shares=(0.0,) * len(idle.shares))
+    none = dataclasses.replace(idle, cpus=(0.0,) * len(idle.cpus))
     starved = dataclasses.replace(result.pairs[1], first_cpus=(0.0,) * 6)
     changed = dataclasses.replace(result, pairs=(result.pairs[0], starved, *result.pairs[2:-1], none))
     plots_priority.shares(changed.shares()).figure.savefig(io.BytesIO(), format="png")

@@ -59,7 +59,7 @@ class PriorityResult:
 
         rows: list[tuple[str, str, int, float]] = []
         for pair in self.pairs:
-            rows += [("share of two children's CPU time", pair.name, *one) for one in enumerate(pair.shares)]
+            rows += [("CPUs of the child", pair.name, *one) for one in enumerate(pair.cpus)]
             rows += [("CPUs of the other child", pair.name, *one) for one in enumerate(pair.first_cpus)]
         for one in self.lateness:
             for block, found in enumerate(one.blocks_ns):
@@ -82,10 +82,10 @@ class PriorityResult:
 
         rows = []
         for pair in self.pairs:
-            share, low, high = _mean(pair.shares)
+            share, low, high = _share(pair)
             row = {"pair": pair.name, "nice": math.nan if pair.nice is None else pair.nice, "share": share}
             ends = {"low": low, "high": high, "expected": pair.expected, "of_kernel": share / pair.expected}
-            rest = {"other_cpus": statistics.fmean(pair.first_cpus), "total_s": len(pair.shares) * pair.window_s}
+            rest = {"other_cpus": statistics.fmean(pair.first_cpus), "total_s": len(pair.cpus) * pair.window_s}
             rows.append({**row, **ends, **rest})
         return pd.DataFrame(rows)
 
@@ -103,7 +103,11 @@ class PriorityResult:
         effects = {effect.condition: effect for effect in self.lateness_effects()}
         for one in self.lateness:
             p50 = estimate(_block_medians(one))
-            middle = {"p50_us": p50.median / 1e3, "p50_us_low": known(p50.low) / 1e3, "p50_us_high": known(p50.high) / 1e3}
+            middle = {
+                "p50_us": p50.median / 1e3,
+                "p50_us_low": known(p50.low) / 1e3,
+                "p50_us_high": known(p50.high) / 1e3,
+            }
             value, low, high = _tail([value for block in one.blocks_ns for value in block])
             tail = {"p99_us": value / 1e3, "p99_us_low": low / 1e3, "p99_us_high": high / 1e3}
             effect = effects.get(one.name)
@@ -116,18 +120,33 @@ class PriorityResult:
         return pd.DataFrame(rows)
 
     def limited(self) -> pd.DataFrame:
-        """Return one row per mechanism and limit: ``mechanism``, ``limit``, ``cpus``, ``low``, ``high``, ``of_limit``, ``total_s``."""
+        """Return one row per mechanism and limit.
+
+        Returns:
+            ``mechanism``, ``limit``; ``cpus``, what was had on average, with ``low`` and ``high``; ``of_limit``, that by the
+            limit; ``total_s``.
+        """
         import pandas as pd
 
         rows = []
         for one in self.limits:
             cpus, low, high = _mean(one.cpus)
-            ends = {"low": low, "high": high, "of_limit": cpus / one.limit, "total_s": len(one.cpus) * one.window_s}
+            ends = {
+                "low": max(0.0, low),
+                "high": high,
+                "of_limit": cpus / one.limit,
+                "total_s": len(one.cpus) * one.window_s,
+            }
             rows.append({"mechanism": one.mechanism, "limit": one.limit, "cpus": cpus, **ends})
         return pd.DataFrame(rows)
 
     def waits(self) -> pd.DataFrame:
-        """Return one row per low task: ``ageing`` (words), ``ageing_s``, ``repetition``, ``wait_s``, ``stream_s``, ``bound_s``."""
+        """Return one row per low task.
+
+        Returns:
+            ``ageing`` in words, ``ageing_s``, ``repetition``, ``wait_s``, ``stream_s``, how long the stream lasted, and
+            ``bound_s``, missing without ageing.
+        """
         import pandas as pd
 
         rows = []
@@ -194,11 +213,12 @@ class PriorityResult:
         return {
             "every pair used its CPU": all(sum(pair.first_cpus) > 0 for pair in self.pairs),
             "a nicer child never got more than the other": all(
-                statistics.fmean(pair.shares) < 0.5 for pair in self.pairs[1:]
+                sum(pair.cpus) < sum(pair.first_cpus) for pair in self.pairs[1:]
             ),
             "every policy was measured or left out by name": {one.policy for one in self.lateness} | set(self.left_out)
             == {"fifo", "other", "batch", "idle"},
-            "a CPU limit was kept by every mechanism there is": {"duty cycle"} <= {one.mechanism for one in self.limits},
+            "a CPU limit was kept by every mechanism there is": {"duty cycle"}
+            <= {one.mechanism for one in self.limits},
             "without ageing low tasks waited for the end of the stream": without.in_order,
             "with ageing nothing overtook a low task once it was old": with_ageing.in_order,
             "every interval holds its estimate": all(one.low <= one.ratio <= one.high for one in effects),
@@ -207,7 +227,9 @@ class PriorityResult:
     def headline(self) -> dict[str, Any]:
         """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
         table = self.shares()
-        said = ", ".join(f"{row['pair']} {_percent(row['share'])} ({_percent(row['expected'])})" for row in _rows(table[1:]))
+        said = ", ".join(
+            f"{row['pair']} {_percent(row['share'])} ({_percent(row['expected'])})" for row in _rows(table[1:])
+        )
         return {
             "title": "Shares of a CPU",
             "sentence": f"Beside a busy child, and by the kernel's weights: {said}. {self.advice()}",
@@ -217,13 +239,16 @@ class PriorityResult:
 
     def shares_alt(self) -> str:
         """Return the figure of shares in words."""
-        parts = [f"{row['pair']} {_percent(row['share'])} of {_percent(row['expected'])}" for row in _rows(self.shares())]
+        parts = [
+            f"{row['pair']} {_percent(row['share'])} of {_percent(row['expected'])}" for row in _rows(self.shares())
+        ]
         return f"Share of a CPU beside a busy child, measured and by the kernel's weights: {', '.join(parts)}."
 
     def wake_ups_alt(self) -> str:
         """Return the figure of latenesses in words."""
         parts = [
-            f"{row['condition']} {_microseconds(row['p50_us'])}, {_microseconds(row['p99_us'])}" for row in _rows(self.wake_ups())
+            f"{row['condition']} {_microseconds(row['p50_us'])}, {_microseconds(row['p99_us'])}"
+            for row in _rows(self.wake_ups())
         ]
         return f"By how much a sleeper woke late, median and 99th percentile: {'; '.join(parts)}."
 
@@ -263,19 +288,34 @@ class PriorityResult:
         )
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of equally long windows with its 95 % interval by Student's t, which is missing for one window.
+def _share(pair: PairShares) -> tuple[float, float, float]:
+    """Return the second child's share of both children's CPU time, with its 95 % interval.
 
-    Not the median: a window holds only a few slices of a child of low weight, so that its share takes a few values, and the
-    median jumps from one to the next.
+    It is the ratio of the sums over all windows, with the usual interval of a ratio estimate. A window holds only a few
+    slices of a child of low weight, so that its own share takes a few values, and a median would jump from one to the next.
+
+    Source:
+        W. G. Cochran, "Sampling Techniques", 3rd edition, 1977, section 6.4.
     """
+    both = [ours + theirs for ours, theirs in zip(pair.first_cpus, pair.cpus, strict=True)]
+    if not sum(both):
+        return 0.0, math.nan, math.nan
+    share = sum(pair.cpus) / sum(both)
+    # What the windows differ by from the share has the mean 0, and the mean's interval is, divided by that of both, the share's.
+    _, low, high = _mean([theirs - share * total for theirs, total in zip(pair.cpus, both, strict=True)])
+    each = statistics.fmean(both)
+    return share, max(0.0, share + low / each), min(1.0, share + high / each)
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of equally long windows with its 95 % interval by Student's t, which is missing for one window."""
     from scipy.stats import t
 
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan
     reach = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, max(0.0, mean - reach), mean + reach
+    return mean, mean - reach, mean + reach
 
 
 def _tail(values: Sequence[int]) -> tuple[float, float, float]:

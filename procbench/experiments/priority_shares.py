@@ -63,7 +63,7 @@ class PairShares:
         nice: Its nice value; None for the policy ``idle``.
         expected: Its share by the kernel's weights, 0 to 1.
         window_s: Seconds of one window.
-        shares: Its share of the CPU time of both, by window.
+        cpus: CPUs that it had, by window.
         first_cpus: CPUs that the first child had, by window.
     """
 
@@ -71,7 +71,7 @@ class PairShares:
     nice: int | None
     expected: float
     window_s: float
-    shares: tuple[float, ...]
+    cpus: tuple[float, ...]
     first_cpus: tuple[float, ...]
 
 
@@ -127,9 +127,8 @@ def measure_pairs(cpus: Sequence[int], budget_s: float) -> Iterator[tuple[PairSh
         found = []
         for (name, nice, _), first, second_cpus in zip(kinds_now, used[::2], used[1::2], strict=True):
             its_weight = IDLE_WEIGHT if nice is None else weight(nice)
-            shares = tuple(theirs / (ours + theirs) for ours, theirs in zip(first, second_cpus, strict=True))
             expected = its_weight / (its_weight + weight(own))
-            found.append(PairShares(name, nice, expected, window_s, shares, first))
+            found.append(PairShares(name, nice, expected, window_s, second_cpus, first))
         yield tuple(found)
 
 

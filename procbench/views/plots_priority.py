@@ -24,7 +24,9 @@ def shares(table: pd.DataFrame) -> Axes:
     """
     axes = new_axes(height_inches=3.6)
     places, expected = range(len(table)), 100 * table["expected"]
-    axes.plot(places, expected, color=VERMILION, linestyle="--", marker="_", markersize=22, label="the kernel's weights")
+    axes.plot(
+        places, expected, color=VERMILION, linestyle="--", marker="_", markersize=22, label="the kernel's weights"
+    )
     known = table["low"].notna().all()
     # The axis is logarithmic: who had no turn at all lies on its edge, and so does the end of an interval that reaches 0.
     drawn, low, high = ((100 * table[name]).clip(lower=_LEAST_PERCENT) for name in ("share", "low", "high"))
