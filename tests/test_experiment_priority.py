@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -22,7 +23,7 @@ from procbench.experiments.priority_outcome import PriorityResult
 from procbench.lab.store import Store
 from procbench.views import plots_priority, tables_priority
 from procbench.views.headline import Headline
-from tests.waiting import ROOT, processes_with, wait_until
+from tests.waiting import ROOT, wait_until
 
 CPU = min(os.sched_getaffinity(0))
 
@@ -182,6 +183,17 @@ def test_cpu_time_is_the_kernels():
         assert ticks <= child.cpu_time_ns() / 1e9 + 0.02
 
 
+def others_in_session(leader):
+    """Return the pids of a session, its leader's excepted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != leader:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
 RUN = """
 import sys
 from procbench.experiments import priority
@@ -198,17 +210,14 @@ def test_no_child_spins_on_when_the_experiment_is_ended(number):
         [sys.executable, "-c", RUN], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        marker = str(started.pid)
         assert started.stdout.readline() == b"ready\n"
-
-        def children():
-            return [pid for pid in processes_with(marker) if pid != started.pid]
-
-        wait_until(lambda: len(children()) >= 2, "the children")
+        wait_until(lambda: len(others_in_session(started.pid)) >= 2, "the children")
         started.send_signal(number)
         assert started.wait(60) == -number
-        wait_until(lambda: not children(), "the children's end")
+        wait_until(lambda: not others_in_session(started.pid), "the children's end")
     finally:
+        for pid in others_in_session(started.pid):
+            os.kill(pid, signal.SIGKILL)
         started.kill()
         started.wait()
         started.stdout.close()
