@@ -136,7 +136,8 @@ def measure_limits(cpus: Sequence[int], budget_s: float) -> Iterator[tuple[Limit
     """Measure what a child really gets under each limit, by each mechanism: one for each CPU at a time."""
     kinds = list(itertools.product(_mechanisms(), LIMITS))
     rounds = [kinds[start : start + len(cpus)] for start in range(0, len(kinds), len(cpus))]
-    window_s = max(_SHORTEST_S, budget_s / len(rounds) / WINDOWS)
+    # Whole periods of a quota (0.1 s): what a part of one holds says nothing.
+    window_s = max(_SHORTEST_S, round(budget_s / len(rounds) / WINDOWS, 1))
     for kinds_now in rounds:
         with ExitStack() as opened:
             children = opened.enter_context(Children())

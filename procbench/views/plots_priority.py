@@ -31,7 +31,7 @@ def shares(table: pd.DataFrame) -> Axes:
     # The axis is logarithmic: who had no turn at all lies on its edge, and so does the end of an interval that reaches 0.
     drawn, low, high = ((100 * table[name]).clip(lower=_LEAST_PERCENT) for name in ("share", "low", "high"))
     error = [_reach(drawn - low), _reach(high - drawn)]
-    label = f"measured, mean{' and 95 % interval' if known else '; too few windows for an interval'}"
+    label = f"measured{' and 95 % interval' if known else '; too few windows for an interval'}"
     style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 6, "capsize": 4, "linewidth": 2}
     axes.errorbar(places, drawn, yerr=error, label=label, **style)
     for place, share, height in zip(places, 100 * table["share"], drawn, strict=True):
