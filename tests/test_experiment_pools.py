@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,10 @@ from procbench import RunSettings
 from procbench.errors import InvalidInputError
 from procbench.experiments import pools
 from procbench.experiments.pools_outcome import PoolsResult
+from procbench.lab.results import Trial
 from procbench.lab.store import Store
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
-from procbench.views import plots_memory, tables
+from procbench.views import plots_pools, tables_pools
 from procbench.views.headline import Headline
 
 
@@ -59,19 +61,43 @@ def test_the_words_say_numbers(result):
         assert "nan" not in words
 
 
+def test_the_headline_compares_with_both_kinds_of_fresh_memory(result):
+    """The first page names numpy.empty beside bytearray, at the largest size, with each one's own time."""
+    sentence = result.headline()["sentence"]
+    assert sentence.startswith("A pooled buffer of 1 MiB is there in ")
+    assert "a new bytearray in " in sentence
+    assert "numpy.empty in " in sentence
+    assert sentence.endswith(result.suggestion_words())
+
+
+@pytest.mark.parametrize(("theirs_ns", "cheaper"), [(100.0, True), (1000.0, False)])
+def test_the_words_say_where_numpy_is_cheaper(result, theirs_ns, cheaper):
+    """The sentence follows from the data: a size is named where numpy.empty is shown to be cheaper, and nowhere else."""
+    trials = []
+    for block in range(8):
+        for name in result.acquiring.factors:
+            small = name.startswith("numpy.empty, 4 KiB")
+            value = (theirs_ns if small else 1000.0) + block
+            trials.append(Trial(block, 0, name, value, False, 0.0))
+    words = replace(result, acquiring=replace(result.acquiring, trials=tuple(trials))).unzeroed_words()
+    assert ("4 KiB: the pool is 0.1" in words) is cheaper
+    assert "1 MiB" not in words
+    assert ("not shown to be cheaper" in words) is not cheaper
+
+
 def test_figures_and_tables_have_units(result):
-    times = plots_memory.acquire_times(result.summary())
-    reads = plots_memory.read_times(result.reads(), DEFAULT_SIZE_BYTES)
-    idle = plots_memory.pools_over_time(result.idle)
+    times = plots_pools.acquire_times(result.summary())
+    reads = plots_pools.read_times(result.reads(), DEFAULT_SIZE_BYTES)
+    idle = plots_pools.pools_over_time(result.idle)
     assert "(ns)" in times.get_ylabel()
     assert "(ms)" in reads.get_ylabel()
     assert "(s)" in idle.get_xlabel()
     for axes in (times, reads, idle):
         axes.figure.savefig(io.BytesIO(), format="png")
     for table in (
-        tables.pool_times(result.summary(), result.faults),
-        tables.hit_rates(result.hits),
-        tables.backings(result.backings),
+        tables_pools.pool_times(result.summary(), result.faults),
+        tables_pools.hit_rates(result.hits),
+        tables_pools.backings(result.backings),
     ):
         assert len(table)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +15,18 @@ import pytest
 
 from procbench import RunSettings
 from procbench.errors import InvalidInputError
-from procbench.experiments import transfer
+from procbench.experiments import transfer, transfer_ways
 from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult
 from procbench.experiments.words import size_text
 from procbench.io.spawn import Child, spawn
+from procbench.lab.results import Trials
 from procbench.lab.store import Store
+from procbench.lab.trials import Condition, measure
+from procbench.memory.mapping import MemoryMapping
+from procbench.memory.transfer import Received, receive
 from procbench.memory.transports import TRANSPORTS
 from procbench.views import plots_transfer, tables_transfer
+from tests.waiting import run_python
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None
 
 def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a compiler the limit in C is left out by name."""
-    monkeypatch.setattr(transfer, "limit_program", lambda folder: None)
+    monkeypatch.setattr(transfer_ways, "limit_program", lambda folder: None)
     found = transfer.run(budget_s=0.5, largest_bytes=4096)
     assert any(note.startswith("C: left out") for note in found.notes)
     assert not any(way.startswith("C,") for way in found.rates(TO_CHILD)["way"])
@@ -93,30 +101,114 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     assert "not recorded" in found.details()
 
 
-def test_an_interrupt_leaves_no_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ctrl-C between a child's start and its end ends the child and closes its pidfd."""
+def ended(child: Child) -> bool:
+    """Whether the child was reaped and its pidfd closed."""
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(child.pidfd)
+    return True
+
+
+def test_an_interrupt_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between a child's start and its end ends the child and closes its pidfd; what was finished is kept."""
     children: list[Child] = []
 
-    def struck(start: Callable[[int], object], into: object) -> None:
+    def spawned(argv: list[str], stdout: int) -> Child:
+        children.append(spawn(argv, stdout=stdout))
+        return children[-1]
+
+    def struck(start: Callable[[int], object], into: object) -> Received:
+        if len(children) < 6:  # each way was tried once, and a warm-up block has run
+            return receive(start, into)  # type: ignore[arg-type]
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         start(write_end)
         os.close(read_end)
         os.close(write_end)
         raise KeyboardInterrupt
 
-    def spawned(argv: list[str], stdout: int) -> Child:
-        children.append(spawn(argv, stdout=stdout))
-        return children[-1]
-
-    monkeypatch.setattr(transfer, "spawn", spawned)
-    monkeypatch.setattr(transfer, "receive", struck)
-    transfer.run(budget_s=0.5, largest_bytes=4096)  # what was finished before is kept
+    monkeypatch.setattr(transfer_ways, "spawn", spawned)
+    monkeypatch.setattr(transfer_ways, "receive", struck)
+    found = transfer.run(budget_s=0.5, largest_bytes=4096)
+    assert {group.direction for group in found.groups} == {TO_CHILD}
     assert children
-    for child in children:
-        with pytest.raises(ChildProcessError):
-            os.waitpid(child.pid, os.WNOHANG)
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(child.pidfd)
+    assert all(ended(child) for child in children)
+
+
+def test_an_interrupt_while_the_child_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C before spawn has returned is put off until the child is noted, and then raised; the handler is as it was."""
+    children: list[Child] = []
+
+    def struck(argv: list[str], stdout: int) -> Child:
+        child = spawn(argv, stdout=stdout)
+        children.append(child)
+        signal.raise_signal(signal.SIGINT)
+        return child
+
+    usual = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(transfer_ways, "spawn", struck)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.run(budget_s=0.5, largest_bytes=4096)
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert len(children) == 1
+    assert ended(children[0])
+
+
+def test_an_interrupt_between_two_sizes_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while memory for the next size is filled ends the run and keeps the finished sizes."""
+    filled = transfer_ways._filled
+
+    def struck(size: int) -> MemoryMapping:
+        if size == 65536:
+            raise KeyboardInterrupt
+        return filled(size)
+
+    monkeypatch.setattr(transfer_ways, "_filled", struck)
+    monkeypatch.setattr(transfer_ways.Ways, "right", lambda self, size: {})
+    monkeypatch.setattr(transfer, "memcpy_gb_per_s", lambda largest: 1.0)
+    found = transfer.run(budget_s=0.5, largest_bytes=65536)
+    assert [(group.direction, group.size_bytes) for group in found.groups] == [(TO_CHILD, 4096)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "named"), [("vmsplice", {"vmsplice"}), ("memfd_create", {"splice", "sendfile", "memfd_stdin"})]
+)
+def test_what_the_kernel_refuses_is_left_out_by_name(refused: str, named: set[str]) -> None:
+    """A kernel without a system call loses the ways that need it, each with a note that says why; the rest is measured."""
+    probe = ["strace", "-qq", "-o", "/dev/null", "true"]
+    if shutil.which("strace") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no strace, or it may not trace here")
+    code = """
+import json
+from procbench.experiments import transfer
+found = transfer.run(budget_s=0.5, largest_bytes=4096)
+print(json.dumps([sorted(found.rates("to child")["way"]), sorted(found.right), found.notes, found.invariants()]))
+"""
+    injected = ("-e", f"trace={refused}", "-e", f"inject={refused}:error=ENOSYS")
+    ways, right, notes, invariants = json.loads(
+        run_python(code, before=("strace", "-f", "-qq", "-o", "/dev/null", *injected))
+    )
+    expected = {"write", "vmsplice", "splice", "sendfile", "memfd_stdin"} - named
+    assert {way for way in ways if not way.startswith("C,")} == expected == set(right)
+    for way in named:
+        [note] = [note for note in notes if note.startswith(f"{way}: left out, ")]
+        assert note != f"{way}: left out, "
+    assert all(invariants.values())
+
+
+def test_memory_is_given_back_before_the_next_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two sizes hold memory at a time, and all ways of a file share one sealed copy."""
+    held: list[int] = []
+
+    def looked(conditions: list[Condition], *args: object, **how: object) -> Trials:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        held.append(sum("memfd:" in line for line in maps))
+        return measure(conditions, *args, **how)  # type: ignore[arg-type]
+
+    before = Path("/proc/self/maps").read_text().count("memfd:")
+    monkeypatch.setattr(transfer, "measure", looked)
+    transfer.run(budget_s=0.5, largest_bytes=65536)
+    assert [count - before for count in held] == [1, 1, 0, 0, 0, 0]
 
 
 def test_sizes_are_said_for_people() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.container import BarContainer, ErrorbarContainer
 
-from procbench.views import plots
+from procbench.views import plots_stealing
 from procbench.views.headline import show_figure
 
 
@@ -58,7 +58,7 @@ def intervals(axes):
 
 
 def test_ways_are_rows_with_intervals_the_fastest_on_top_and_the_limit_dashed(ways):
-    axes = plots.ways(ways, 0.35)
+    axes = plots_stealing.ways(ways, 0.35)
     assert [label.get_text() for label in axes.get_yticklabels()][::-1] == [
         "procbench",
         "thread pool + subprocess.run",
@@ -73,19 +73,19 @@ def test_ways_are_rows_with_intervals_the_fastest_on_top_and_the_limit_dashed(wa
 
 
 def test_ways_start_at_zero_and_nothing_is_cut_off(ways):
-    low, high = plots.ways(ways).get_xlim()
+    low, high = plots_stealing.ways(ways).get_xlim()
     assert low == 0
     assert high > 1.0
 
 
 def test_an_unknown_interval_is_not_drawn_and_the_legend_says_why(ways):
-    axes = plots.ways(ways.assign(low_s=math.nan, high_s=math.nan))
+    axes = plots_stealing.ways(ways.assign(low_s=math.nan, high_s=math.nan))
     assert intervals(axes) == 0
     assert legend(axes) == ["median; too few blocks for an interval"]
 
 
 def test_the_curve_has_units_intervals_and_the_limit(curve):
-    axes = plots.scaling(curve)
+    axes = plots_stealing.scaling(curve)
     assert "workers" in axes.get_xlabel()
     assert "(s)" in axes.get_ylabel()
     assert intervals(axes) == 3
@@ -95,7 +95,7 @@ def test_the_curve_has_units_intervals_and_the_limit(curve):
 
 
 def test_the_timeline_has_a_row_for_each_worker_and_marks_what_was_stolen(trace):
-    axes = plots.timeline(trace)
+    axes = plots_stealing.timeline(trace)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["worker 0", "worker 1"]
     assert "(s)" in axes.get_xlabel()
     assert legend(axes) == ["gzip", "sha256sum", "stolen"]
@@ -106,17 +106,17 @@ def test_the_timeline_has_a_row_for_each_worker_and_marks_what_was_stolen(trace)
 
 def test_programs_that_are_too_many_for_colours_share_one(trace):
     many = pd.concat([trace.assign(program=f"program {number}") for number in range(8)])
-    assert legend(plots.timeline(many))[-2:] == ["other", "stolen"]
+    assert legend(plots_stealing.timeline(many))[-2:] == ["other", "stolen"]
 
 
 def test_a_figure_belongs_to_no_pyplot_window(ways):
     from matplotlib import pyplot
 
-    plots.ways(ways)
+    plots_stealing.ways(ways)
     assert pyplot.get_fignums() == []
 
 
 def test_every_figure_draws_at_the_width_of_a_page(ways, curve, trace):
-    for axes in (plots.ways(ways, 0.3), plots.scaling(curve), plots.timeline(trace)):
+    for axes in (plots_stealing.ways(ways, 0.3), plots_stealing.scaling(curve), plots_stealing.timeline(trace)):
         axes.figure.savefig(io.BytesIO(), format="png")
         assert 650 <= show_figure(axes.figure, "a picture").width_px <= 720  # white margins are trimmed

@@ -9,13 +9,59 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Final
 
-SYSTEM_ROOT = Path("/")
+from procbench.cpu.cgroups import SYSTEM_ROOT, cgroup_cpu_quota
+
+__all__ = [
+    "SYSTEM_ROOT",
+    "CoreKind",
+    "CpuCache",
+    "CpuTopology",
+    "allowed_cpus",
+    "cgroup_cpu_quota",
+    "parse_cpu_list",
+    "read_topology",
+    "usable_workers",
+]
+
+_MOST_CPUS: Final = 1 << 20  # far above the kernel's own bound; a list that names more is a slip, not a machine
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCache:
+    """One cache of level 2 or above.
+
+    Attributes:
+        level: 2, 3, ...
+        kind: ``Unified``, ``Data`` or ``Instruction``; None where the kernel does not say.
+        size_bytes: Its size; None where the kernel does not say.
+        cpus: The online logical CPUs that share it.
+    """
+
+    level: int
+    kind: str | None
+    size_bytes: int | None
+    cpus: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CoreKind:
+    """The logical CPUs of one kind of core, on a machine that has several.
+
+    Attributes:
+        name: ``performance`` for the fastest, ``efficiency`` for the slowest, ``middle`` for what lies between.
+        cpus: Its online logical CPUs.
+        capacity: The kernel's figure, of which the fastest has 1024; None where it names the kinds only.
+    """
+
+    name: str
+    cpus: frozenset[int]
+    capacity: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +76,12 @@ class CpuTopology:
         smt_siblings: For each physical core, the logical CPUs that share it; lowest first.
         numa_nodes: For each NUMA node that has CPUs, its logical CPUs; lowest node first.
         last_level_cache_bytes: Size of the last level cache of the lowest online CPU (others may have their own).
+        caches: Caches above level 1; highest level first, then lowest CPU first.
+        socket_cpus: For each socket, its online logical CPUs; lowest first.
+        isolated: CPUs that the kernel balances no load onto (``isolcpus=``), online or not.
+        nohz_full: CPUs on which the kernel stops its clock while one task runs.
+        offline: CPUs that are there and switched off.
+        core_kinds: The kinds of cores, fastest first; None where all are alike or the kernel does not say.
     """
 
     model: str | None
@@ -39,6 +91,12 @@ class CpuTopology:
     smt_siblings: tuple[frozenset[int], ...] | None
     numa_nodes: tuple[frozenset[int], ...] | None
     last_level_cache_bytes: int | None
+    caches: tuple[CpuCache, ...] | None = None
+    socket_cpus: tuple[frozenset[int], ...] | None = None
+    isolated: frozenset[int] | None = None
+    nohz_full: frozenset[int] | None = None
+    offline: frozenset[int] | None = None
+    core_kinds: tuple[CoreKind, ...] | None = None
 
 
 def allowed_cpus() -> frozenset[int]:
@@ -65,21 +123,6 @@ def usable_workers(root: Path = SYSTEM_ROOT) -> int:
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 
 
-def cgroup_cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
-    """Return the CPUs that the cgroup's quota grants, such as 1.5; None if it grants all of them.
-
-    The limits of all parents hold too, so the smallest on the way up counts. Versions 1 and 2 are both read, since both
-    may be mounted at once.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are found.
-
-    Source: Documentation/admin-guide/cgroup-v2.rst (``cpu.max``), Documentation/scheduler/sched-bwc.rst.
-    """
-    granted = [quota for group in _cpu_groups(root) if (quota := _quota_of(group)) is not None]
-    return min(granted, default=None)
-
-
 def read_topology(root: Path = SYSTEM_ROOT) -> CpuTopology:
     """Read the CPUs of the machine; what a file is missing for is None.
 
@@ -91,15 +134,21 @@ def read_topology(root: Path = SYSTEM_ROOT) -> CpuTopology:
     places = {cpu: cpus / f"cpu{cpu}" for cpu in sorted(online or ())}
     siblings = {_cpu_list_in(place / "topology/thread_siblings_list") for place in places.values()}
     cores = {core & online for core in siblings if core is not None} if online and None not in siblings else None
-    sockets = {_text_in(place / "topology/physical_package_id") for place in places.values()}
+    sockets = _sockets(places)
     return CpuTopology(
         model=_model_name(root),
         online=online,
         physical_cores=len(cores) if cores else None,
-        sockets=len(sockets) if sockets and None not in sockets else None,
+        sockets=len(sockets) if sockets else None,
         smt_siblings=tuple(sorted(cores, key=min)) if cores else None,
         numa_nodes=_numa_nodes(root),
         last_level_cache_bytes=_last_level_cache(places[min(places)]) if places else None,
+        caches=_caches(places),
+        socket_cpus=sockets,
+        isolated=_cpu_list_in(cpus / "isolated"),
+        nohz_full=_cpu_list_in(cpus / "nohz_full"),
+        offline=_cpu_list_in(cpus / "offline"),
+        core_kinds=_named_kinds(root, online) or _kinds_by_capacity(places),
     )
 
 
@@ -114,47 +163,12 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     chosen: set[int] = set()
     for part in text.strip().split(","):
         if part:
-            first, _, last = part.partition("-")
-            chosen.update(range(int(first), int(last or first) + 1))
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part, re.ASCII)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+            if not first <= last < _MOST_CPUS:
+                raise ValueError(f"{part!r} is no CPU and no range of CPUs in {text!r}: write a list such as 0-2,8")
+            chosen.update(range(first, last + 1))
     return frozenset(chosen)
-
-
-def _cpu_groups(root: Path) -> Iterator[Path]:
-    """Yield the folder of each cgroup that rules this process's CPU time, from the innermost up to the mount."""
-    paths = _own_groups(root)
-    for line in (_text_in(root / "proc/self/mountinfo") or "").splitlines():
-        fields, _, after = line.partition(" - ")
-        kind, *_, options = after.split() or ("", "")
-        controller = "" if kind == "cgroup2" else "cpu"
-        if kind not in {"cgroup", "cgroup2"} or (kind == "cgroup" and "cpu" not in options.split(",")):
-            continue
-        if controller not in paths or len(fields.split()) < 5:
-            continue
-        mounted_root, mount_point = (_unescape(field) for field in fields.split()[3:5])
-        own = PurePosixPath(paths[controller])
-        # Inside a container the mount may show only a part of the tree; what lies outside cannot be read.
-        inside = own.relative_to(mounted_root) if own.is_relative_to(mounted_root) else PurePosixPath()
-        top = root / mount_point.lstrip("/")
-        for steps in range(len(inside.parts), -1, -1):
-            yield top.joinpath(*inside.parts[:steps])
-
-
-def _own_groups(root: Path) -> dict[str, str]:
-    """Return the cgroup path for each controller; the key of version 2 is the empty text."""
-    paths: dict[str, str] = {}
-    for line in (_text_in(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        paths.update(dict.fromkeys(controllers.split(","), path))
-    return paths
-
-
-def _quota_of(group: Path) -> float | None:
-    """Return one cgroup's own quota in CPUs, None where it has none."""
-    both = (_text_in(group / "cpu.max") or "").split()  # version 2: "150000 100000" or "max 100000"
-    if len(both) != 2:
-        both = [_text_in(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]  # version 1, -1 is none
-    quota, period = both
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) > 0 else None
 
 
 def _numa_nodes(root: Path) -> tuple[frozenset[int], ...] | None:
@@ -166,15 +180,69 @@ def _numa_nodes(root: Path) -> tuple[frozenset[int], ...] | None:
     return tuple(cpus for node in sorted(online) if (cpus := _cpu_list_in(nodes / f"node{node}/cpulist")))
 
 
+def _sockets(places: dict[int, Path]) -> tuple[frozenset[int], ...] | None:
+    """Return the CPUs of each package; None where one CPU does not say which is its."""
+    found: dict[str, set[int]] = {}
+    for cpu, place in places.items():
+        package = _text_in(place / "topology/physical_package_id")
+        if package is None:
+            return None
+        found.setdefault(package, set()).add(cpu)
+    return tuple(frozenset(cpus) for cpus in sorted(found.values(), key=min)) or None
+
+
+def _caches(places: dict[int, Path]) -> tuple[CpuCache, ...] | None:
+    """Return the caches above level 1; None where the kernel shows none, or not who shares them."""
+    found: set[CpuCache] = set()
+    for cpu, place in places.items():
+        for index in place.glob("cache/index*"):
+            level, shared = _text_in(index / "level") or "", _cpu_list_in(index / "shared_cpu_list")
+            if level.isdigit() and int(level) > 1 and shared and cpu in shared:
+                size = _size_in(index / "size")
+                found.add(CpuCache(int(level), _text_in(index / "type"), size, shared & places.keys()))
+    return tuple(sorted(found, key=lambda cache: (-cache.level, min(cache.cpus), cache.kind or ""))) or None
+
+
+def _named_kinds(root: Path, online: frozenset[int] | None) -> tuple[CoreKind, ...] | None:
+    """Return the kinds of an Intel hybrid, which the kernel shows as two units that count events."""
+    devices = root / "sys/devices"
+    kinds = [("performance", "cpu_core"), ("efficiency", "cpu_atom")]
+    found = [
+        (name, (_cpu_list_in(devices / unit / "cpus") or frozenset()) & (online or frozenset())) for name, unit in kinds
+    ]
+    return tuple(CoreKind(name, cpus, None) for name, cpus in found) if all(cpus for _, cpus in found) else None
+
+
+def _kinds_by_capacity(places: dict[int, Path]) -> tuple[CoreKind, ...] | None:
+    """Return the kinds that differ in ``cpu_capacity``, which ARM and RISC-V kernels show."""
+    found: dict[int, set[int]] = {}
+    for cpu, place in places.items():
+        capacity = _text_in(place / "cpu_capacity") or ""
+        if not capacity.isdigit():
+            return None
+        found.setdefault(int(capacity), set()).add(cpu)
+    if len(found) < 2:
+        return None
+    names = ["performance", *["middle"] * (len(found) - 2), "efficiency"]
+    by_speed = sorted(found.items(), reverse=True)
+    return tuple(
+        CoreKind(name, frozenset(cpus), capacity) for name, (capacity, cpus) in zip(names, by_speed, strict=True)
+    )
+
+
 def _last_level_cache(cpu: Path) -> int | None:
     """Return the size in bytes of the highest level of cache that one CPU reaches."""
     found: list[tuple[int, int]] = []
     for index in cpu.glob("cache/index*"):
-        level, size = _text_in(index / "level") or "", _text_in(index / "size") or ""
-        match = re.fullmatch(r"(\d+)([KMG]?)", size)
-        if level.isdigit() and match:
-            found.append((int(level), int(match[1]) * _UNITS.get(match[2], 1)))
+        level, size = _text_in(index / "level") or "", _size_in(index / "size")
+        if level.isdigit() and size is not None:
+            found.append((int(level), size))
     return max(found)[1] if found else None
+
+
+def _size_in(path: Path) -> int | None:
+    match = re.fullmatch(r"(\d+)([KMG]?)", _text_in(path) or "")
+    return int(match[1]) * _UNITS.get(match[2], 1) if match else None
 
 
 def _model_name(root: Path) -> str | None:
@@ -199,8 +267,3 @@ def _text_in(path: Path) -> str | None:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
-
-
-def _unescape(field: str) -> str:
-    r"""Undo the octal escapes of mountinfo, in which a space is ``\040``."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from procbench.errors import InvalidInputError, RecordError
-from procbench.experiments.pools_outcome import POOL, PoolsResult, condition_name
+from procbench.experiments.pools_outcome import POOL, UNZEROED, PoolsResult, condition_name
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Trials
@@ -136,7 +136,7 @@ def _ways(pool: BufferPool) -> dict[str, Callable[[], tuple[Any, Callable[[], ob
     return {
         POOL: pooled,
         "bytearray": lambda: (bytearray(size), _nothing),
-        "numpy.empty": lambda: (np.empty(size, np.uint8), _nothing),
+        UNZEROED: lambda: (np.empty(size, np.uint8), _nothing),
         "fresh mmap": mapped,
     }
 

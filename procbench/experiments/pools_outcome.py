@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "pools"
 POOL = "pool"
+UNZEROED = "numpy.empty"
 
 
 def condition_name(way: str, size_bytes: int, threads: int) -> str:
@@ -129,7 +130,7 @@ class PoolsResult:
                 "than noise alone could explain."
             )
         effect = next(one for one in self.reading.effects() if one.condition == f"{change['buffer_size_bytes']} B")
-        return f"Set {change}: output was read {effect} times as fast as with {DEFAULT_SIZE_BYTES}."
+        return f"Set {change}: output was read {effect} as fast as with {DEFAULT_SIZE_BYTES}."
 
     def invariants(self) -> dict[str, bool]:
         """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
@@ -151,19 +152,35 @@ class PoolsResult:
     def headline(self) -> dict[str, Any]:
         """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
         largest = max(self.parameters["sizes"])
-        peer = condition_name("bytearray", largest, 1)
-        effect = self.effect(peer)
-        own = statistics.median(self.acquiring.values(effect.condition))
-        theirs = statistics.median(self.acquiring.values(peer))
+        effect = self.effect(condition_name("bytearray", largest, 1))
+        medians = {
+            way: statistics.median(self.acquiring.values(condition_name(way, largest, 1)))
+            for way in (POOL, "bytearray", UNZEROED)
+        }
         return {
             "title": "Pooled buffers",
             "sentence": (
-                f"A pooled buffer of {size_text(largest)} is there in {_time(own)}, a new bytearray in {_time(theirs)}. "
+                f"A pooled buffer of {size_text(largest)} is there in {_time(medians[POOL])}, a new bytearray in "
+                f"{_time(medians['bytearray'])}, {UNZEROED} in {_time(medians[UNZEROED])}, which is not zeroed. "
                 f"{self.suggestion_words()}"
             ),
             "effect": effect.to_dict(),
             "picture_alt": self.latency_alt(),
         }
+
+    def unzeroed_words(self) -> str:
+        """Return in words at which sizes ``numpy.empty`` is cheaper to get than a pooled buffer, and what it lacks."""
+        sizes = sorted(self.parameters["sizes"])
+        effects = {size: self.effect(condition_name(UNZEROED, size, 1)) for size in sizes}
+        cheaper = [size for size in sizes if effects[size].verdict == "worse"]
+        if not cheaper:
+            return f"{UNZEROED} was not shown to be cheaper to get than a pooled buffer at any size measured here."
+        shown = "; ".join(f"{size_text(size)}: the pool is {effects[size]} as quick" for size in cheaper)
+        return (
+            f"{UNZEROED} is cheaper to get than a pooled buffer at some sizes ({shown}). It is not zeroed, and the C "
+            "library hands out again what was just freed. What the pool adds: its pages are faulted in already, their "
+            "number is bounded, and they stay at one address."
+        )
 
     def latency_alt(self) -> str:
         """Return the figure of times by size in words."""

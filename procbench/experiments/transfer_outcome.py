@@ -23,6 +23,10 @@ EXPERIMENT = "transfer"
 TO_CHILD: Final = "to child"
 FROM_CHILD: Final = "from child"
 
+WRITE: Final = "write"
+CAPTURED: Final = "captured"
+"""What the other ways of a direction are compared with."""
+
 _KERNELS_PIPE: Final = 64 * 1024
 
 

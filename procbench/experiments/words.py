@@ -16,3 +16,11 @@ def size_text(size_bytes: float) -> str:
 def known(end: float) -> float:
     """Return an interval's end, and NaN where too few blocks know none."""
     return end if math.isfinite(end) else math.nan
+
+
+def with_interval(value: float, low: float, high: float, decimals: int) -> str:
+    """Return ``0.41 [0.39, 0.44]``; the interval only where it is known, and nothing where nothing is."""
+    if math.isnan(value):
+        return ""
+    both = math.isfinite(low) and math.isfinite(high)
+    return f"{value:.{decimals}f}" + (f" [{low:.{decimals}f}, {high:.{decimals}f}]" if both else "")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from procbench.experiments.words import size_text
-from procbench.views.plots import COLOURS, MARKERS, VERMILION, _axes, _legend_above
+from procbench.views.figures import COLOURS, MARKERS, VERMILION, legend_above, new_axes, size_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,7 @@ def rates_by_size(table: pd.DataFrame, memcpy_gb_per_s: float) -> Axes:
     axes = _rates(table, "size_bytes")
     axes.axhline(memcpy_gb_per_s, color="#555555", linestyle=":", linewidth=1.5, label="memory copy")
     axes.set_xlabel("bytes moved, the child's start and end included in the time")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
@@ -36,14 +35,14 @@ def rates_by_pipe(table: pd.DataFrame) -> Axes:
     axes = _rates(table, "pipe_size_bytes")
     axes.axvline(64 * 1024, color="#555555", linestyle=":", linewidth=1.5, label="the kernel's default")
     axes.set_xlabel("size of the pipe")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
 def _rates(table: pd.DataFrame, column: str) -> Axes:
     from matplotlib.ticker import LogLocator
 
-    axes = _axes(height_inches=3.8)
+    axes = new_axes(height_inches=3.8)
     own = 0
     for way, rows in table.groupby("way", sort=False):
         points = rows.sort_values(column)
@@ -58,11 +57,8 @@ def _rates(table: pd.DataFrame, column: str) -> Axes:
             own += 1
         errors = [_reach(points, "low", -1), _reach(points, "high", 1)]
         axes.errorbar(points[column], points["median"], yerr=errors, capsize=3, linewidth=1.5, label=str(way), **style)
-    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    ticks = sorted(table[column].unique())
-    axes.set_xticks(ticks, [size_text(int(tick)) for tick in ticks])
-    axes.minorticks_off()
+    size_ticks(axes, sorted(table[column].unique()))
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

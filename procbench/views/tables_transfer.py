@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procbench.experiments.words import size_text
-from procbench.views.tables import _with_interval
+from procbench.experiments.words import size_text, with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +23,8 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
             "direction": row["direction"],
             "size": size_text(int(row["size_bytes"])),
             "way": row["way"],
-            "GB/s": _with_interval(row["median"], row["low"], row["high"], 3),
-            "times as fast": _with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
+            "GB/s": with_interval(row["median"], row["low"], row["high"], 3),
+            "times as fast": with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
             "verdict": row["verdict"],
         }
         for row in table.reset_index("direction").to_dict("records")

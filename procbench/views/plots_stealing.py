@@ -1,47 +1,15 @@
-"""Figures: a tidy frame goes in, Axes come out. One small style for all, readable at 700 pixels.
-
-Colours are Okabe and Ito's, which people with any kind of colour vision tell apart, and no meaning hangs on colour
-alone: markers, hatches and labels say the same. Intervals are drawn wherever there are any, limits as dashed lines.
-
-Source:
-    M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
-"""
+"""Figures of the stealing experiment: a tidy frame goes in, Axes come out, in the house's style."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from procbench.views.figures import BLUE, COLOURS, VERMILION, interval_words, legend_above, new_axes
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-BLUE: Final = "#0072B2"
-VERMILION: Final = "#D55E00"
-_OTHERS: Final = ("#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
-COLOURS: Final = (BLUE, *_OTHERS)
-"""For categories, in this order; vermilion is kept for limits and what needs a look."""
-
-MARKERS: Final = "osD^vP"
-
-WIDTH_INCHES: Final = 7.0
-"""At 100 pixels to the inch the width that a page gives a figure."""
-
-STYLE: Final[dict[Any, Any]] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.8,
-    "font.size": 10,
-    "hatch.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-"""matplotlib settings of every figure."""
 
 _MOST_PROGRAMS = 5
 _CLEAR: Final[dict[str, Any]] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # no line runs through a figure
@@ -57,7 +25,7 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
         highlight: The way that is drawn in another colour, marker and weight.
     """
     ordered = table.sort_values("median_s", ascending=False, ignore_index=True)
-    axes = _axes(height_inches=1.3 + 0.38 * len(ordered))
+    axes = new_axes(height_inches=1.3 + 0.38 * len(ordered))
     for place, row in enumerate(_rows(ordered)):
         own = row["way"] == highlight
         _interval(axes, row["median_s"], place, row["low_s"], row["high_s"], axis="x", own=own)
@@ -70,11 +38,11 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
     axes.set_ylim(-0.6, len(ordered) - 0.3)
     if limit_s is not None:
         axes.axvline(limit_s, color=VERMILION, linestyle="--", linewidth=1.5, label=f"limit {limit_s:.3g} s")
-    axes.plot([], [], color="#333333", marker="o", label=f"median{_interval_words(ordered)}")
+    axes.plot([], [], color="#333333", marker="o", label=f"median{interval_words(ordered['low_s'])}")
     axes.set_xlim(0, 1.08 * max(axes.dataLim.xmax, limit_s or 0))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("time for the batch (s), less is better")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
@@ -84,11 +52,13 @@ def scaling(table: pd.DataFrame) -> Axes:
     Args:
         table: ``workers``, ``median_s``, ``low_s``, ``high_s``, ``limit_s``, as ``StealingResult.scaling`` returns them.
     """
-    axes = _axes(height_inches=3.4)
+    axes = new_axes(height_inches=3.4)
     for row in _rows(table):
         _interval(axes, row["workers"], row["median_s"], row["low_s"], row["high_s"], axis="y", own=True)
     counts = table["workers"]
-    axes.plot(counts, table["median_s"], color=BLUE, marker="o", label=f"procbench, median{_interval_words(table)}")
+    axes.plot(
+        counts, table["median_s"], color=BLUE, marker="o", label=f"procbench, median{interval_words(table['low_s'])}"
+    )
     limits, label = table["limit_s"], "limit max(T1/P, T∞)"
     axes.plot(counts, limits, color=VERMILION, linestyle="--", linewidth=1.5, label=label)
     axes.set_xlabel("workers (commands at a time)")
@@ -96,7 +66,7 @@ def scaling(table: pd.DataFrame) -> Axes:
     axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
     if len(table) <= 20:
         axes.set_xticks(list(table["workers"]))
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
@@ -108,7 +78,7 @@ def timeline(trace: pd.DataFrame) -> Axes:
             The most frequent programs get a colour each, the rest share one.
     """
     numbers = sorted(trace["worker"].unique())
-    axes = _axes(height_inches=1.5 + min(0.45 * len(numbers), 6))
+    axes = new_axes(height_inches=1.5 + min(0.45 * len(numbers), 6))
     programs = list(trace["program"].value_counts().index)
     named = dict(zip(programs[:_MOST_PROGRAMS], COLOURS, strict=False))
     origin_s = trace["start_s"].min()
@@ -134,21 +104,8 @@ def timeline(trace: pd.DataFrame) -> Axes:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("time since the first command (s)")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
-
-
-def _axes(height_inches: float) -> Axes:
-    """Return the axes of a new figure in our style; the figure belongs to no pyplot window."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        return Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained").subplots()
-
-
-def _interval_words(table: pd.DataFrame) -> str:
-    return " and 95 % interval" if table["low_s"].notna().all() else "; too few blocks for an interval"
 
 
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -162,11 +119,3 @@ def _interval(axes: Axes, x: float, y: float, low: float, high: float, *, axis: 
     error: dict[str, Any] = {f"{axis}err": [[max(at - low, 0)], [max(high - at, 0)]]} if known else {}
     colour, marker = (BLUE, "o") if own else ("#555555", "s")
     axes.errorbar(x, y, **error, fmt=marker, color=colour, markersize=6, capsize=4, linewidth=2)
-
-
-def _legend_above(axes: Axes) -> None:
-    """Put the legend above the data, where it hides none of them."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)

@@ -1,11 +1,10 @@
-"""Figures about memory: a tidy frame goes in, Axes come out, in the style of ``plots``."""
+"""Figures of the pools experiment: a tidy frame goes in, Axes come out, in the house's style."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procbench.experiments.words import size_text
-from procbench.views.plots import COLOURS, MARKERS, VERMILION, _axes, _interval_words, _legend_above
+from procbench.views.figures import COLOURS, MARKERS, VERMILION, interval_words, legend_above, new_axes, size_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,22 +19,20 @@ def acquire_times(table: pd.DataFrame, threads: int = 1) -> Axes:
             ``PoolsResult.summary`` returns them; the 99th percentile is a dotted line.
         threads: Which rows.
     """
-    axes = _axes(height_inches=4.0)
+    axes = new_axes(height_inches=4.0)
     chosen = table[table["threads"] == threads]
     for (way, part), colour, marker in zip(chosen.groupby("way", sort=False), COLOURS, MARKERS, strict=False):
         sizes, medians = part["size_bytes"], part["median_ns"]
         error = [(medians - part["low_ns"]).clip(0), (part["high_ns"] - medians).clip(0)]
         axes.errorbar(sizes, medians, yerr=error, color=colour, marker=marker, capsize=4, linewidth=2, label=str(way))
         axes.plot(sizes, part["p99_ns"], color=colour, linestyle=":", linewidth=1.5)
-    words = _interval_words(chosen.rename(columns={"low_ns": "low_s"}))
-    axes.plot([], [], color="#333333", label=f"median{words}")
+    axes.plot([], [], color="#333333", label=f"median{interval_words(chosen.low_ns)}")
     axes.plot([], [], color="#333333", linestyle=":", label="99th percentile")
-    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    _size_ticks(axes, sorted(chosen["size_bytes"].unique()))
+    size_ticks(axes, sorted(chosen["size_bytes"].unique()))
     axes.set_xlabel("size of the buffer")
     axes.set_ylabel("time to get it (ns)")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
@@ -46,10 +43,10 @@ def read_times(table: pd.DataFrame, default_bytes: int) -> Axes:
         table: ``buffer_size_bytes``, ``median_s``, ``low_s``, ``high_s``, as ``PoolsResult.reads`` returns them.
         default_bytes: The size that is used unless somebody sets another.
     """
-    axes = _axes(height_inches=3.2)
+    axes = new_axes(height_inches=3.2)
     medians = table["median_s"] * 1000
     error = [(medians - table["low_s"] * 1000).clip(0), (table["high_s"] * 1000 - medians).clip(0)]
-    label = f"median{_interval_words(table)}"
+    label = f"median{interval_words(table.low_s)}"
     axes.errorbar(
         table["buffer_size_bytes"],
         medians,
@@ -61,12 +58,11 @@ def read_times(table: pd.DataFrame, default_bytes: int) -> Axes:
         label=label,
     )
     axes.axvline(default_bytes, color=VERMILION, linestyle="--", linewidth=1.5, label="the default")
-    axes.set_xscale("log", base=2)
-    _size_ticks(axes, sorted(table["buffer_size_bytes"]))
+    size_ticks(axes, sorted(table["buffer_size_bytes"]))
     axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.set_xlabel("buffer_size_bytes")
     axes.set_ylabel("time for 32 MiB of output (ms)")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
 
 
@@ -76,7 +72,7 @@ def pools_over_time(table: pd.DataFrame) -> Axes:
     Args:
         table: ``elapsed_s``, ``pools``, ``max_idle_s``, as ``PoolsResult.idle`` has them.
     """
-    axes = _axes(height_inches=2.6)
+    axes = new_axes(height_inches=2.6)
     axes.step(table["elapsed_s"], table["pools"], where="post", color=COLOURS[0], linewidth=2, label="pools")
     axes.axvline(
         table["max_idle_s"].iloc[0], color=VERMILION, linestyle="--", linewidth=1.5, label="idle for max_idle_s"
@@ -85,10 +81,5 @@ def pools_over_time(table: pd.DataFrame) -> Axes:
     axes.set_yticks(range(int(table["pools"].max()) + 1))
     axes.set_xlabel("time since the last use of the idle ones (s)")
     axes.set_ylabel("pools")
-    _legend_above(axes)
+    legend_above(axes)
     return axes
-
-
-def _size_ticks(axes: Axes, sizes: list[int]) -> None:
-    axes.set_xticks(sizes, [size_text(size) for size in sizes])
-    axes.minorticks_off()
