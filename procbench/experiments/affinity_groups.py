@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from procbench.analysis.statistics import Effect
-from procbench.lab.results import AGAIN, Trials
+from procbench.lab.results import Trials
 
 SORT: Final = "sort"
 CHECKSUM: Final = "sha256sum"
@@ -86,10 +86,6 @@ class Group:
     spinners: int
     spinners_ran: bool
     spinners_had: float
-
-    def conditions(self) -> list[str]:
-        """Return the ways of pinning, none first; its second run is not one of them."""
-        return [name for name in self.trials.factors if not name.endswith(AGAIN)]
 
     @cached_property
     def effects(self) -> dict[str, Effect]:
