@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from procbench.errors import UnsupportedError
+
 _released = ctypes.CDLL(None, use_errno=True)
 _held = ctypes.PyDLL(None, use_errno=True)
 
@@ -336,3 +338,38 @@ def reopen(fd: int, flags: int) -> int:
         OSError: The kernel refused, or /proc is not there.
     """
     return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+# --- I/O priorities ---------------------------------------------------------------------------------------------------
+
+_IOPRIO_NUMBERS: Final = {"x86_64": (252, 251), "aarch64": (31, 30)}.get(os.uname().machine, (0, 0))
+_IOPRIO_WHO_PROCESS = 1  # with a number it means one thread, ioprio_set(2)
+_IOPRIO_CLASS_SHIFT = 13
+
+
+def get_io_priority(tid: int) -> tuple[int, int]:
+    """Return the (I/O class, level) of a thread: 0 none, 1 realtime, 2 best-effort, 3 idle.
+
+    Raises:
+        UnsupportedError: This machine's number of the system call is not known here.
+        OSError: There is no such thread (ESRCH), or the kernel refused.
+    """
+    value = _io_priority_call(_IOPRIO_NUMBERS[0], tid, 0)
+    return value >> _IOPRIO_CLASS_SHIFT, value & 7
+
+
+def set_io_priority(tid: int, io_class: int, level: int) -> None:
+    """Set the I/O class and level of a thread, as :func:`get_io_priority` says them.
+
+    Raises:
+        UnsupportedError: This machine's number of the system call is not known here.
+        OSError: There is no such thread (ESRCH), or the kernel refused (EPERM, EINVAL).
+    """
+    _io_priority_call(_IOPRIO_NUMBERS[1], tid, io_class << _IOPRIO_CLASS_SHIFT | level)
+
+
+def _io_priority_call(number: int, tid: int, value: int) -> int:
+    if not number or ctypes.sizeof(ctypes.c_void_p) != 8:
+        why = f"I/O priorities are known on 64-bit x86-64 and aarch64 only, and this is {os.uname().machine}"
+        raise UnsupportedError(errno.ENOSYS, why)
+    return _counted(int(_held.syscall(ctypes.c_long(number), _IOPRIO_WHO_PROCESS, tid, value)))

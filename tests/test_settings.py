@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench import ProcessTask, RunSettings
+from procbench.cpu.placement import PINS
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.memory.transports import TRANSPORTS
-from procbench.scheduling.settings import IO_CLASSES, PINS, POLICIES
+from procbench.scheduling.settings import IO_CLASSES, POLICIES
 
 COUNTS = st.integers(1, 10**6)
 CPU_LISTS = st.sampled_from(["0", "0-3", "1,3", "0,64-127"])

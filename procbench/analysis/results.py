@@ -37,6 +37,7 @@ _AS_THEY_ARE = (
     "pipe_size_bytes",
     "stop_phase",
     "pipe_held_by_descendant",
+    "limit_hit",
 )
 _WHOLE_OR_MISSING = ("returncode", "stolen_from", "pipe_size_bytes")
 _SECOND_NS = 1_000_000_000
@@ -54,7 +55,7 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
         ``user_s``, ``system_s``, seconds; ``peak_memory_bytes`` and ``peak_memory_is_bound``; ``minor_faults``,
         ``major_faults``, ``voluntary_switches``, ``involuntary_switches``, counts; ``stdout_bytes``, ``stderr_bytes``,
         ``truncated``; ``stdin_error``; ``transport``, the way its input went; ``pipe_size_bytes`` (Int64), where a size was
-        asked for; ``stop_phase``, ``pipe_held_by_descendant``.
+        asked for; ``stop_phase``, ``pipe_held_by_descendant``; ``limit_hit``.
     """
     import pandas as pd
 

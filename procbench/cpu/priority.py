@@ -1,10 +1,229 @@
-"""How urgent work is, and how a process's share of the CPU is set."""
+"""How urgent work is, and what a running process gets: nice value, policy, I/O class and limits, set as a whole or not at all."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import errno
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from procbench.cpu.change import Change, InForce, Managed, restore
+from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.memory_limit import MemoryLimiter
+from procbench.cpu.processes import ProcessId, identify, is_there
+from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_current_thread, read
+from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError
+
+__all__ = [
+    "PRIORITIES",
+    "Applied",
+    "InForce",
+    "Priority",
+    "PriorityStatistics",
+    "ProcessPriority",
+    "ProcessPriorityManager",
+    "SchedulingClass",
+    "apply_to_current_thread",
+    "read",
+]
 
 Priority = Literal["critical", "high", "normal", "low"]
 
 PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "normal", "low")
 """From the most urgent to the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPriority:
+    """What was asked for a process, and what is in force since.
+
+    Attributes:
+        process: Which process.
+        asked: The values that were named, by name.
+        in_force: What the kernel says afterwards.
+    """
+
+    process: ProcessId
+    asked: dict[str, Any]
+    in_force: InForce
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityStatistics:
+    """What a manager did so far.
+
+    Attributes:
+        processes: How many it has changed that still run and were not put back.
+        changes: How often it set something.
+        refused: How often it was asked and nothing was set, because the values, the user's rights or the process were not right.
+        undone: How many processes it put back.
+        gone: How many ended before they were put back.
+    """
+
+    processes: int
+    changes: int
+    refused: int
+    undone: int
+    gone: int
+
+
+class ProcessPriorityManager:
+    """Sets what running processes get, and gives each of them back what it had.
+
+    Each change is made as a whole, for all threads of the process, or not at all; every value is read back. A process is
+    known by its pid and its start, so that nothing is done to a later one with the same pid. What the process starts afterwards
+    inherits what it has then, and is not put back with it. Any thread may call it.
+    """
+
+    def __init__(self) -> None:
+        self._managed: dict[int, Managed] = {}
+        self._lock = threading.RLock()
+        self._cpu, self._memory = CpuLimiter(1.0), MemoryLimiter()
+        self._closed = False
+        self._changes = self._refused = self._undone = self._gone = 0
+
+    def set(
+        self,
+        pid: int,
+        *,
+        nice: int | None = None,
+        policy: str | None = None,
+        rt_priority: int | None = None,
+        io_class: str | None = None,
+        io_level: int | None = None,
+        cpu_limit: float | None = None,
+        memory_limit_bytes: int | None = None,
+        cpu_time_limit_s: int | None = None,
+        file_size_limit_bytes: int | None = None,
+    ) -> ProcessPriority:
+        """Set what is named for a process with all its threads, and return what is in force then; the rest stays.
+
+        Limits of CPU time and file size are soft ones (getrlimit(2)), so that they can be put back.
+
+        Args:
+            pid: The process.
+            nice: Nice value, -20 to 19.
+            policy: ``other``, ``batch``, ``idle``, ``fifo`` or ``rr``. The last two are always reset on fork, and RLIMIT_RTTIME
+                is set to half a second with them.
+            rt_priority: 1 to 99 for ``fifo`` and ``rr``; 1 where it is not named.
+            io_class: ``none``, ``realtime``, ``best-effort`` or ``idle``.
+            io_level: 0 to 7 for ``realtime`` and ``best-effort``; 4 where it is not named.
+            cpu_limit: CPUs that it and what it starts may use on average, such as 0.5.
+            memory_limit_bytes: Most memory.
+            cpu_time_limit_s: Most CPU time of each process, in whole seconds; SIGXCPU comes then.
+            file_size_limit_bytes: Largest file that it may write; SIGXFSZ comes then.
+
+        Raises:
+            InvalidInputError: A value is outside its range, nothing is named, or a real-time process could hold every CPU.
+            ProcessGoneError: There is no such process, or it ended meanwhile.
+            PermissionDeniedError: This user may not; the message names what would help. What was changed was put back; a
+                note on the error says what could not be.
+            ClosedError: The manager was closed.
+        """
+        values = {name: value for name, value in locals().items() if name not in {"self", "pid"} and value is not None}
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this manager was closed; make a new one")
+            self._forget_gone()
+            try:
+                done = self._set(pid, values)
+            except BaseException:
+                self._refused += 1
+                raise
+            self._changes += 1
+            return done
+
+    def _set(self, pid: int, values: dict[str, Any]) -> ProcessPriority:
+        process = identify(pid)
+        managed = self._managed.get(pid)
+        if managed is None or managed.process != process:
+            managed = Managed(process)
+        change = Change(process, values, managed, self._cpu, self._memory)
+        in_force = change.make()
+        managed.cpu, managed.memory = change.after.cpu, change.after.memory
+        managed.threads = managed.threads or change.before.threads  # what it had before the first change counts
+        managed.rlimits = change.before.rlimits | managed.rlimits
+        self._managed[pid] = managed
+        return ProcessPriority(process, values, in_force)
+
+    def share_had(self, pid: int) -> float | None:
+        """Return the CPUs that a process with a CPU limit used on average so far; ``None`` for one without."""
+        return self._cpu.share_had(pid)
+
+    def oom_kills(self, pid: int) -> int:
+        """Return how many processes the kernel killed under a process's memory limit; 0 where no cgroup keeps it."""
+        return self._memory.oom_kills(pid)
+
+    def undo(self, pid: int) -> None:
+        """Give a process back what it had before this manager first changed it.
+
+        Raises:
+            InvalidInputError: This manager did not change it.
+            ProcessGoneError: It has ended; nothing is done to a later process with its pid.
+            PermissionDeniedError: This user may not go back; everything else was put back, and the message says what was not.
+        """
+        with self._lock:
+            managed = self._managed.pop(pid, None)
+            if managed is None:
+                raise InvalidInputError(f"nothing was set here for process {pid}")
+            self._put_back(managed)
+
+    def _put_back(self, managed: Managed) -> None:
+        pid = managed.process.pid
+        self._cpu.remove(pid)
+        self._memory.remove(pid)
+        if not is_there(managed.process):
+            self._gone += 1
+            raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended")
+        restore(managed)
+        self._undone += 1
+
+    def _forget_gone(self) -> None:
+        for pid, managed in list(self._managed.items()):
+            if not is_there(managed.process):
+                del self._managed[pid]
+                self._cpu.remove(pid)
+                self._memory.remove(pid)
+                self._gone += 1
+
+    def statistics(self) -> PriorityStatistics:
+        """Return what was done so far; processes that have ended drop out."""
+        with self._lock:
+            self._forget_gone()
+            return PriorityStatistics(len(self._managed), self._changes, self._refused, self._undone, self._gone)
+
+    def close(self) -> None:
+        """Give every process back what it had. Closing again does nothing.
+
+        Raises:
+            PermissionDeniedError: This user may not go back somewhere; all else was put back, and the message says what was not.
+        """
+        with self._lock:
+            self._closed = True
+            self._forget_gone()
+            failures = []
+            for pid in list(self._managed):
+                try:
+                    self.undo(pid)
+                except ProcessGoneError:
+                    continue
+                except PermissionDeniedError as failure:
+                    failures.append(str(failure.strerror))
+            self._cpu.close()
+            self._memory.close()
+            if failures:
+                raise PermissionDeniedError(errno.EPERM, "; ".join(failures))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except PermissionDeniedError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))

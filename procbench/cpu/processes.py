@@ -6,6 +6,8 @@ Source: proc_pid_stat(5).
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -92,3 +94,118 @@ def thread_ids(pid: int) -> frozenset[int]:
         return frozenset(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
         return frozenset()
+
+
+class ProcessMark(NamedTuple):
+    """What tells a process from every other, also from one that started within the same clock tick with its number.
+
+    Attributes:
+        process: Its number and its start.
+        serial: Inode number of its pidfd, which no other process ever gets (Linux 6.9); None where there is no pidfd.
+    """
+
+    process: ProcessId
+    serial: int | None
+
+    def is_same(self, other: ProcessMark) -> bool:
+        """Return whether both are of one process; serials count where both have one, as not every pidfd can be had."""
+        return self.process == other.process and (None in (self.serial, other.serial) or self.serial == other.serial)
+
+
+class ProcessGuard:
+    """Hold on to a process while something is done to it by its number; a context manager for one short action.
+
+    It holds a pidfd, which never comes to mean another process; the descriptor is closed with the guard. Where the kernel
+    has no pidfd_open (before Linux 5.3), forbids it, or no descriptor is left, the start time is compared instead.
+
+    Args:
+        pid: The process.
+        expected: Which one it must be; None for whichever has the number now.
+
+    Raises:
+        InvalidInputError: The number can be no process's, or is that of a thread within one.
+        ProcessGoneError: There is none, or it is another one than expected.
+
+    Source: pidfd_open(2), pidfd_send_signal(2).
+    """
+
+    def __init__(self, pid: int, expected: ProcessMark | None = None) -> None:
+        self.pid = pid
+        identify(pid)  # whether the number makes sense at all
+        self._fd = _open_pidfd(pid)
+        try:
+            self._process = identify(pid)
+            # Only now is it known that the start time is that of the process behind the pidfd.
+            self.check()
+            serial = None if self._fd is None else os.fstat(self._fd).st_ino
+            self.mark = ProcessMark(self._process, serial)
+            if expected is not None and not self.mark.is_same(expected):
+                raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended, and its number is another one's now")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ProcessGuard:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pidfd. Harmless when called twice."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def check(self) -> None:
+        """Return while nobody else can have the number.
+
+        Between this and a call that takes the number, the process can still end; the number goes to another only after
+        it was reaped and the kernel went once round all of them.
+
+        Raises:
+            ProcessGoneError: It has ended and was reaped.
+        """
+        try:
+            if self._fd is None:
+                there = identify(self.pid) == self._process
+            else:
+                signal.pidfd_send_signal(self._fd, 0)
+                there = True
+        except PermissionError:  # another user's, and there
+            there = True
+        except ProcessLookupError:
+            there = False
+        if not there:
+            raise ProcessGoneError(errno.ESRCH, f"process {self.pid} has ended")
+
+    def has_thread(self, tid: int) -> bool:
+        """Return whether that is a thread of this process now.
+
+        Raises:
+            ProcessGoneError: The process has ended.
+        """
+        there = tid == self.pid or (PROC / str(self.pid) / "task" / str(tid)).exists()
+        self.check()  # in this order: then the folder was this process's
+        return there
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
+    except OSError as error:
+        leader = _leader_of(pid)
+        if leader != pid:
+            raise InvalidInputError(f"{pid} is a thread of process {leader}; name the process") from error
+        return None
+
+
+def _leader_of(pid: int) -> int:
+    """Return the process that a thread belongs to; a process belongs to itself."""
+    try:
+        status = (PROC / str(pid) / "status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
+    return int(status.partition(b"Tgid:")[2].split(None, 1)[0])

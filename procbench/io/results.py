@@ -56,6 +56,8 @@ class RunResult:
         stop_phase: How far ending it had to go: ``terminate`` (SIGTERM and SIGCONT were enough), ``kill``, or ``abandoned``
             (it did not even die of SIGKILL); ``None`` when it ended by itself.
         pipe_held_by_descendant: Whether a descendant still held its pipe when the drain's grace was over.
+        limit_hit: ``memory`` if the kernel ended it because it asked for more than ``memory_limit_bytes``; ``None`` if it did
+            not, or cannot say: without a cgroup a program is refused the memory and ends in its own way.
     """
 
     args: Sequence[Argument]
@@ -85,6 +87,7 @@ class RunResult:
     cancelled: bool
     stop_phase: StopPhase | None
     pipe_held_by_descendant: bool
+    limit_hit: str | None
 
     @property
     def wall_s(self) -> float:

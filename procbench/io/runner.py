@@ -23,6 +23,7 @@ from procbench.io import clone
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
 from procbench.io.groups import end_group, signal_group
+from procbench.io.limits import ChildLimiter, limit_hit
 from procbench.io.results import StopPhase
 from procbench.io.spawn import INHERIT, LIMITS, NULL, Child, Spare, end_at_once, spawn
 from procbench.io.streams import CAPTURE, EXIT, WAKE, Data, Pipes
@@ -83,9 +84,17 @@ class ChildRunner:
         many: Whether it will run many children; costs what a ``Cloner`` keeps.
         buffers: Where the buffer comes from that pipes are read into, until ``close``; ``None`` for a pool that all such
             runners of this process share.
+        limiter: Keeps each child to its share of CPUs and memory; ``None`` for children that may use any.
     """
 
-    def __init__(self, *, stoppable: bool = False, many: bool = False, buffers: BufferPool | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        stoppable: bool = False,
+        many: bool = False,
+        buffers: BufferPool | None = None,
+        limiter: ChildLimiter | None = None,
+    ) -> None:
         self._polled = (linux.PollFd * 5)()
         self._address = ctypes.addressof(self._polled)
         for slot, events in enumerate((linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLIN, linux.POLLOUT)):
@@ -95,6 +104,7 @@ class ChildRunner:
         self.status_address = ctypes.addressof(self.status)
         self.usage = linux.Usage()
         self.usage_address = ctypes.addressof(self.usage)
+        self.limiter = limiter
         self._buffers = buffers
         self._buffer: PooledBuffer | None = None
         self._own_peak_bytes = 0
@@ -206,12 +216,16 @@ class ChildRunner:
             child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner)
             watch = None
             try:
+                if self.limiter is not None:
+                    self.limiter.began(child.pid, program_name(argv))
                 if pipes is not _NO_PIPES:
                     pipes.child_has_started()
                 watch = _Watch(self, child, pipes, limits, started_ns)
                 watch.until_end()
             except BaseException:
                 if watch is None or not watch.reaped:
+                    if self.limiter is not None:
+                        self.limiter.ends(child.pid)
                     end_at_once(child.pid)
                 raise
             finally:
@@ -234,6 +248,7 @@ class _Watch:
     _phase: StopPhase | None = None
     _deadline_s = math.inf
     _kill_at_s = 0.0
+    _limit_hit: str | None = None
 
     def __init__(self, runner: ChildRunner, child: Child, pipes: Pipes, limits: Limits, started_ns: int) -> None:
         self._runner = runner
@@ -346,9 +361,12 @@ class _Watch:
             kill_at_s = self._kill_at_s if self._phase == "terminate" else 0.0
             if end_group(pid, kill_at_s=kill_at_s, give_up_after_s=_DYING_S) and self._phase == "terminate":
                 self._phase = "kill"
+        oom_kills = 0 if runner.limiter is None else runner.limiter.ends(pid)
         self.reaped = True
         if linux.wait4_now(pid, runner.status_address, os.WNOHANG, runner.usage_address) == pid:
             self._returncode = os.waitstatus_to_exitcode(runner.status.value)
+            if oom_kills:
+                self._limit_hit = limit_hit(self._returncode, oom_kills)
         else:
             ctypes.memset(runner.usage_address, 0, ctypes.sizeof(runner.usage))
 
@@ -385,4 +403,5 @@ class _Watch:
             self._cancelled,
             self._phase,
             self._held,
+            self._limit_hit,
         )

@@ -6,9 +6,10 @@ command nothing, there is no moment in which it runs somewhere else, and nobody 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
-from procbench.cpu.affinity import pin_current_thread
+from procbench.cpu.pinning import pin_current_thread
 from procbench.cpu.placement import place
 from procbench.cpu.priority import apply_to_current_thread, read
 from procbench.cpu.topology import allowed_cpus, read_topology
@@ -43,9 +44,20 @@ def cpus_for_workers(settings: RunSettings) -> tuple[frozenset[int], ...] | None
     return place(settings.pin, settings.worker_count, read_topology(), allowed_cpus())
 
 
+def is_wanted(settings: RunSettings) -> bool:
+    """Return whether a worker has anything to give itself."""
+    return settings.pin != "none" or (settings.nice, settings.policy, settings.io_class) != (None, None, None)
+
+
 def settle(settings: RunSettings, cpus: frozenset[int] | None) -> Placing:
-    """Place the calling thread, and return what is in force then.
+    """Place the calling thread for good, and return what is in force then, read back from the kernel.
 
     Raises:
-        PermissionDeniedError: The kernel does not let this user; the message names what would.
+        PermissionDeniedError: The kernel does not let this user; the message names the capability or limit that would.
+        InvalidInputError: A CPU is not allowed (any more).
     """
+    if cpus is not None:
+        pin_current_thread(cpus)
+    apply_to_current_thread(nice=settings.nice, policy=settings.policy, io_class=settings.io_class)
+    found = read(threading.get_native_id())
+    return Placing(allowed_cpus(), found.nice, found.policy, found.io_class)

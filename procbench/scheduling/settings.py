@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from procbench.cpu.placement import format_cpu_list
-from procbench.cpu.topology import parse_cpu_list, usable_workers
+from procbench.cpu.placement import PINS, cpu_sets, format_cpu_list
+from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 
-
-PINS: Final = ("none", "core", "spread", "compact", "cache", "node")
-"""Ways to choose each worker's CPUs; what they mean stands in :mod:`procbench.cpu.placement`."""
 
 POLICIES: Final = ("other", "batch", "idle")
 """Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
@@ -103,7 +99,11 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.pin, str):
-            object.__setattr__(self, "pin", _cpu_lists(self.pin))
+            try:
+                lists = tuple(map(format_cpu_list, cpu_sets(self.pin)))
+            except InvalidInputError as error:
+                raise InvalidInputError(f"pin: {error}; or one of {', '.join(PINS)}") from None
+            object.__setattr__(self, "pin", lists)
         for knob in dataclasses.fields(self):
             _check(knob, getattr(self, knob.name))
 
@@ -161,16 +161,3 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")
     if knob.metadata["highest"] is not None and value > knob.metadata["highest"]:
         raise InvalidInputError(f"{said}; the highest there is is {knob.metadata['highest']}")
-
-
-def _cpu_lists(pin: Any) -> tuple[str, ...]:
-    """Return explicit CPU sets in the kernel's list format, which survives JSON; whether they may be used is seen later."""
-    try:
-        sets = [parse_cpu_list(one) if isinstance(one, str) else frozenset(map(operator.index, one)) for one in pin]
-    except (TypeError, ValueError):
-        sets = []
-    if not sets or not all(sets) or min(map(min, sets)) < 0:
-        raise InvalidInputError(
-            f"pin is {pin!r}; it must be one of {', '.join(PINS)}, or a set of CPU numbers for each worker, none empty"
-        )
-    return tuple(format_cpu_list(cpus) for cpus in sets)

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -28,8 +28,10 @@ from procbench.errors import (
     QueueShutDownError,
 )
 from procbench.io.command import Argument
+from procbench.io.limits import ChildLimiter
 from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.placing import cpus_for_workers
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask, TaskResult
@@ -54,6 +56,8 @@ class SchedulerStatistics:
         queued: Tasks that wait now.
         running: Commands that run now.
         workers: What each worker did, by number.
+        limited_by: What ``cpu`` and ``memory`` limits rest on, such as ``cgroup v1``, ``duty cycle`` or ``RLIMIT_AS``; empty
+            before the first command, and where nothing is limited.
     """
 
     submitted: int
@@ -64,6 +68,7 @@ class SchedulerStatistics:
     queued: int
     running: int
     workers: tuple[WorkerStatistics, ...]
+    limited_by: Mapping[str, str]
 
 
 class WorkStealingScheduler:
@@ -77,6 +82,8 @@ class WorkStealingScheduler:
 
     Raises:
         RuntimeError: The system gives no more threads; those already started are gone again.
+        InvalidInputError: ``pin`` names a CPU that this process may not use.
+        PermissionDeniedError: The kernel does not let this user have the nice value, policy or I/O class.
     """
 
     def __init__(self, settings: RunSettings | None = None) -> None:
@@ -90,15 +97,21 @@ class WorkStealingScheduler:
         self._count_lock = threading.Lock()
         self._workers: list[Worker] = []
         workers = self.settings.worker_count
+        cpus = cpus_for_workers(self.settings)
         self._buffers = BufferPool(self.settings.buffer_size_bytes, workers) if self.settings.capture else None
+        limits = self.settings.cpu_limit, self.settings.memory_limit_bytes
+        self._limiter = None if limits == (None, None) else ChildLimiter(*limits)
         try:
             for number in range(workers):
-                self._workers.append(Worker(number, self.settings, self._buffers))
+                own = None if cpus is None else cpus[number]
+                self._workers.append(Worker(number, self.settings, self._buffers, own, self._limiter))
             for worker in self._workers:
                 name = f"procbench-worker-{worker.number}"
                 # Daemons, because a forgotten scheduler must not keep the interpreter from ending; atexit ends it properly.
                 worker.thread = threading.Thread(target=self._work, args=(worker,), name=name, daemon=True)
                 worker.thread.start()
+            for worker in self._workers:
+                worker.wait_settled()
         except BaseException:
             self.shutdown(cancel_futures=True)
             raise
@@ -178,6 +191,8 @@ class WorkStealingScheduler:
                     worker.runner.close()  # its thread never began
             if self._buffers is not None:
                 self._buffers.close()
+            if self._limiter is not None:
+                self._limiter.close()
             _open_schedulers.discard(self)
 
     def cancel_running(self, *, kill: bool = False) -> None:
@@ -219,6 +234,7 @@ class WorkStealingScheduler:
             queued=self._injector.qsize() + sum(w.queued for w in workers),
             running=sum(w.running for w in workers),
             workers=workers,
+            limited_by={} if self._limiter is None else dict(self._limiter.by),
         )
 
     # --- what a worker does -------------------------------------------------------------------------------------
@@ -227,8 +243,9 @@ class WorkStealingScheduler:
         self._own.worker = worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a child that stops reading must not end us
         try:
-            while (future := self._next(worker)) is not None:
-                self._serve(worker, future)
+            if worker.settle():
+                while (future := self._next(worker)) is not None:
+                    self._serve(worker, future)
         finally:
             worker.runner.close()
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes

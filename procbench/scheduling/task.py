@@ -117,6 +117,7 @@ class TaskResult(RunResult):
             cancelled=False,
             stop_phase=None,
             pipe_held_by_descendant=False,
+            limit_hit=None,
             task=task,
             error=error,
             submitted_ns=submitted_ns,

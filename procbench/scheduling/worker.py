@@ -7,16 +7,19 @@ import random
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
+from procbench.io.limits import ChildLimiter
 from procbench.io.runner import ChildRunner, Limits
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.streams import CAPTURE
 from procbench.memory.buffers import BufferPool
 from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.placing import Placing, is_wanted, settle
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import TaskResult
 
@@ -38,6 +41,7 @@ class WorkerStatistics:
         parks: Times it went to sleep for want of work.
         queued: Tasks in its local queue now.
         running: Whether a command of its runs now.
+        placing: Where and how urgently its commands run, as the kernel says; ``None`` where the settings leave all that alone.
     """
 
     processed: int
@@ -47,6 +51,7 @@ class WorkerStatistics:
     parks: int
     queued: int
     running: bool
+    placing: Placing | None
 
 
 class Worker:
@@ -62,8 +67,19 @@ class Worker:
         moving: Whether a task may be in its hands, in no queue.
     """
 
-    def __init__(self, number: int, settings: RunSettings, buffers: BufferPool | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        settings: RunSettings,
+        buffers: BufferPool | None = None,
+        cpus: frozenset[int] | None = None,
+        limiter: ChildLimiter | None = None,
+    ) -> None:
         self.number = number
+        self._settings = settings
+        self._cpus = cpus
+        self.placing: Placing | None = None
+        self._settled: Future[Placing] | None = Future() if is_wanted(settings) else None
         self._limits = Limits(
             settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
         )
@@ -72,7 +88,7 @@ class Worker:
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
-        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers)
+        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers, limiter=limiter)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
         self.asleep = threading.Lock()
         self.asleep.acquire()
@@ -93,7 +109,30 @@ class Worker:
             parks=self.parks,
             queued=len(self.local),
             running=self.running,
+            placing=self.placing,
         )
+
+    def settle(self) -> bool:
+        """Place the worker's own thread, which calls this first; return whether it may go on."""
+        if self._settled is None:
+            return True
+        try:
+            self.placing = settle(self._settings, self._cpus)
+        except BaseException as error:
+            self._settled.set_exception(error)
+            return False
+        self._settled.set_result(self.placing)
+        return True
+
+    def wait_settled(self) -> None:
+        """Return when its thread is placed.
+
+        Raises:
+            PermissionDeniedError: The kernel does not let this user; the thread has ended.
+            InvalidInputError: A CPU is not allowed.
+        """
+        if self._settled is not None:
+            self._settled.result()
 
     def execute(self, future: TaskFuture) -> TaskResult:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""

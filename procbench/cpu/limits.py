@@ -1,0 +1,214 @@
+"""How much CPU time and memory a process may have: by a cgroup where this user may make one, by other means otherwise.
+
+What each limit really rests on is said by name, because they are not alike: a cgroup counts what is used, by all processes
+in it; without one, the CPU is shared out by stopping the process group for part of the time, and memory is bounded by each
+process's address space (RLIMIT_AS), of which it may never touch a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from procbench.cpu.duty import DutyCycler, cpu_time_s
+from procbench.cpu.processes import ProcessId, identify
+from procbench.cpu.subgroups import Subgroups, members
+from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
+
+LEAST_SHARE: Final = 0.01
+"""The kernel's least quota is 1 ms of a period of 100 ms."""
+
+CpuMechanism = Literal["cgroup v1", "cgroup v2", "duty cycle"]
+
+_PERIOD_US: Final = 100_000  # the kernel's default, so that a quota is the same in hundredths of a CPU
+_CPU_TICK_S: Final = 0.02  # RLIMIT_CPU is looked at when the clock ticks, and times are rounded
+
+
+def check_share(share: object) -> float:
+    """Return the CPUs that a limit allows.
+
+    Raises:
+        InvalidInputError: It is no number, or less than the kernel can keep to.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
+        raise InvalidInputError(
+            f"CPU limit is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
+        )
+    return float(share)
+
+
+class _Placed(NamedTuple):
+    process: ProcessId
+    folder: Path | None  # of its cgroup; None by duty cycle
+    first_s: float  # CPU time that it had used when it was limited
+    began_s: float
+
+
+class CpuLimiter:
+    """Keeps each process that it is given, with all that it starts, to a share of the CPUs.
+
+    A cgroup's quota does that where this user may make cgroups below this process's own; :mod:`procbench.cpu.duty` does
+    it otherwise. Add a child right after it was spawned and remove it before it is reaped. Adding and removing cost some
+    0.1 ms, because groups are used again and one thread serves all. Any thread may call it. Nothing stays limited
+    or stopped after ``close``, or when the object is forgotten, or at the interpreter's end.
+
+    Args:
+        share: CPUs that each may use on average, such as 0.25; above 1 for several.
+        by_cgroup: Whether to use cgroups where they can be had.
+
+    Raises:
+        InvalidInputError: The share is no number, or less than 0.01.
+    """
+
+    def __init__(self, share: float, *, by_cgroup: bool = True) -> None:
+        self.share = check_share(share)
+        self._groups = Subgroups("cpu") if by_cgroup else None
+        self._duty = DutyCycler()
+        self._placed: dict[int, _Placed] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._finalizer = weakref.finalize(self, _release_all, self._placed, self._groups, self._duty, os.getpid())
+
+    def add(self, pid: int, share: float | None = None) -> CpuMechanism:
+        """Limit a process and all that it starts, and return by what.
+
+        Args:
+            pid: The process; its descendants are limited with it.
+            share: CPUs for this one; ``None`` for the limiter's own.
+
+        Raises:
+            InvalidInputError: The number can be no process's, the share makes no sense, or this process itself would be
+                stopped.
+            ProcessGoneError: It has ended.
+            ClosedError: The limiter was closed.
+        """
+        if self._closed:
+            raise ClosedError("this limiter was closed; make a new one")
+        share = self.share if share is None else check_share(share)
+        self.remove(pid)
+        process = identify(pid)
+        folder = self._quota(pid, share)
+        if folder is None:
+            self._duty.add(process, share)
+            first_s = 0.0
+        else:
+            first_s = _used_s(folder, pid)
+        with self._lock:
+            self._placed[pid] = _Placed(process, folder, first_s, time.monotonic())
+        if folder is None or self._groups is None:
+            return "duty cycle"
+        return "cgroup v2" if self._groups.mechanism == "cgroup v2" else "cgroup v1"
+
+    def _quota(self, pid: int, share: float) -> Path | None:
+        if self._groups is None or self._groups.mechanism is None:
+            return None
+        quota_us = round(share * _PERIOD_US)
+        if self._groups.mechanism == "cgroup v1":
+            values = {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(quota_us)}
+        else:
+            values = {"cpu.max": f"{quota_us} {_PERIOD_US}"}
+        try:
+            return self._groups.place(pid, values)
+        except ProcessGoneError:
+            raise
+        except OSError:
+            return None  # a quota above the parent's, a real-time process without budget, another group: by duty cycle
+
+    def remove(self, pid: int) -> None:
+        """Let a process run as it will, with what it started; one that is not limited is left as it is."""
+        with self._lock:
+            placed = self._placed.pop(pid, None)
+        if placed is None:
+            return
+        if placed.folder is None:
+            self._duty.remove(pid)
+        elif self._groups is not None:
+            self._groups.release(placed.folder)
+
+    def share_had(self, pid: int) -> float | None:
+        """Return the CPUs that a limited process used on average so far, from the kernel's count; ``None`` if not limited.
+
+        Under version 1 and by duty cycle that count has a resolution of a clock tick, 10 ms.
+        """
+        with self._lock:
+            placed = self._placed.get(pid)
+        if placed is None:
+            return None
+        if placed.folder is None:
+            return self._duty.share_had(pid)
+        return (_used_s(placed.folder, pid) - placed.first_s) / max(time.monotonic() - placed.began_s, 1e-3)
+
+    def close(self) -> None:
+        """Lift every limit and remove the cgroups. Closing again does nothing."""
+        self._closed = True
+        self._finalizer()
+
+
+def _release_all(placed: dict[int, _Placed], groups: Subgroups | None, duty: DutyCycler, owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the owner: the limits are not its own
+    duty.close()
+    if groups is not None:
+        for one in list(placed.values()):
+            if one.folder is not None:
+                with contextlib.suppress(OSError):
+                    groups.release(one.folder)
+        groups.close()
+    placed.clear()
+
+
+def _used_s(folder: Path, pid: int) -> float:
+    """Return the CPU time that a cgroup's processes used: version 2 counts it, under version 1 the processes are asked."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "cpu.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "usage_usec":
+                return int(value) / 1e6
+    return cpu_time_s(members(folder) | {pid})  # a zombie is not among the members, and its time counts
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLimits:
+    """The limits that a child ended under.
+
+    Attributes:
+        cpu_time_limit_s: Its RLIMIT_CPU, in seconds of CPU time.
+        file_size_limit_bytes: Its RLIMIT_FSIZE.
+        oom_kills: How many processes of its memory cgroup the kernel has killed for want of memory.
+    """
+
+    cpu_time_limit_s: int | None = None
+    file_size_limit_bytes: int | None = None
+    oom_kills: int = 0
+
+
+def cause_of_end(
+    returncode: int | None, cpu_time_s: float, limits: ChildLimits
+) -> Literal["limit:CPU", "limit:FSIZE", "limit:memory"] | None:
+    """Return which limit ended a child; ``None`` where none did, or it cannot be told.
+
+    A child that catches SIGXCPU or ignores SIGXFSZ, as Python does, ends by itself and is not among them; nor is one that
+    RLIMIT_AS refused memory. Such a child ended on its own account, with an exit status.
+
+    Args:
+        returncode: As in ``subprocess``: negative is a signal.
+        cpu_time_s: CPU time of the child and those that it reaped.
+        limits: What it ran under.
+
+    Source: getrlimit(2).
+    """
+    if returncode == -signal.SIGKILL and limits.oom_kills:
+        return "limit:memory"
+    if returncode in (-signal.SIGXCPU, -signal.SIGKILL) and limits.cpu_time_limit_s is not None:
+        return "limit:CPU" if cpu_time_s >= limits.cpu_time_limit_s - _CPU_TICK_S else None
+    if returncode == -signal.SIGXFSZ and limits.file_size_limit_bytes is not None:
+        return "limit:FSIZE"
+    return None
