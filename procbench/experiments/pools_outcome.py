@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
-from procbench.experiments.words import known, size_text
+from procbench.experiments.words import known, size_text, with_interval
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -175,7 +175,11 @@ class PoolsResult:
         cheaper = [size for size in sizes if effects[size].verdict == "worse"]
         if not cheaper:
             return f"{UNZEROED} was not shown to be cheaper to get than a pooled buffer at any size measured here."
-        shown = "; ".join(f"{size_text(size)}: the pool is {effects[size]} as quick" for size in cheaper)
+        shown = "; ".join(
+            f"{size_text(size)}: the pool is {with_interval(one.ratio, one.low, one.high, 2)} times as quick"
+            for size, one in effects.items()
+            if size in cheaper
+        )
         return (
             f"{UNZEROED} is cheaper to get than a pooled buffer at some sizes ({shown}). It is not zeroed, and the C "
             "library hands out again what was just freed. What the pool adds: its pages are faulted in already, their "

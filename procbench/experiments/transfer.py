@@ -47,12 +47,17 @@ def run(
 ) -> TransferResult:
     """Measure how fast bytes move. Runs in the calling thread; Ctrl-C keeps the finished sizes.
 
+    Each way is tried once with 4 KiB first; one that does not work here is left out, and ``notes`` say which and why.
+
     The reader is dd(1), which reads 1 MiB at a time and drops it; the writer is dd too, which writes zeros 1 MiB at a time.
     Both are on every machine, and neither does anything else with the bytes.
 
     Args:
         budget_s: Seconds for measuring, shared out over sizes.
-        largest_bytes: Leave out larger sizes; 0 leaves out none. Three times as much memory is taken.
+        largest_bytes: Leave out larger sizes; 0 leaves out none. Three times the largest size is taken in memory, by this
+            process and its children together (measured with 256 MiB): when output is captured, a mapping that is used again
+            and twice the output; when C sends, what Python sends, its sealed copy and C's own. A file that is received
+            takes as much again in the folder for temporary files, which may be memory too.
         full: Sizes up to 1 GiB, narrower intervals, and eight times the budget.
         data_dir: Where to record the run; empty or None not to. Where that fails the notes say so.
         seed: Draws the order.
