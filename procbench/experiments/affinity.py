@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.placement import place
+from procbench.cpu.placement import PINS, place
 from procbench.cpu.topology import CpuTopology, allowed_cpus, parse_cpu_list, read_topology, usable_workers
 from procbench.errors import InvalidInputError, RecordError
 from procbench.experiments.affinity_bench import LINE_BYTES, TIMES_AS_LONG, Bench
@@ -26,7 +26,7 @@ from procbench.experiments.affinity_outcome import AffinityResult
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Progress
-from procbench.scheduling.settings import PINS, RunSettings
+from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
 
 _FULL_TIMES: Final = 8
@@ -120,8 +120,8 @@ def distinct_policies(workers: int, topology: CpuTopology, allowed: frozenset[in
     Workers are alike, so it does not matter which of them has which set.
     """
     found: dict[tuple[tuple[int, ...], ...], Policy] = {}
-    for pin in (NONE, *(pin for pin in PINS if pin != NONE)):
-        sets = (allowed,) * workers if pin == NONE else tuple(place(pin, workers, topology, allowed))
+    for pin in sorted(PINS, key=lambda pin: pin != NONE):
+        sets = place(pin, workers, topology, allowed)
         key = tuple(sorted(tuple(sorted(cpus)) for cpus in sets))
         before = found.get(key)
         found[key] = Policy(pin, (), sets) if before is None else before._replace(same=(*before.same, pin))

@@ -90,28 +90,34 @@ class Bench:
         text.write_text("".join(f"{draw.getrandbits(60):015x}\n" for _ in range(size_bytes // LINE_BYTES)))
         small.write_bytes(draw.randbytes(_SMALL_FILE))
         self.argv = {SORT: ["sort", str(text)], CHECKSUM: ["sha256sum", *[str(small)] * _FIRST_TIMES]}
-        round_s = {kind: self._round_s(kind) for kind in KINDS}
-        times = max(1, min(_MOST_TIMES, round(_FIRST_TIMES * round_s[SORT] / round_s[CHECKSUM])))
+        round_s, sort_cpu_s = self._costs(SORT)
+        _, first_cpu_s = self._costs(CHECKSUM)
+        times = max(1, min(_MOST_TIMES, round(_FIRST_TIMES * sort_cpu_s / first_cpu_s)))
         self.argv[CHECKSUM] = ["sha256sum", *[str(small)] * times]
         # The baseline runs twice in a block; what the spinning children take is counted as time of its own.
         trials = _WANTED_BLOCKS * (len(self.policies) + 1) * len(KINDS) * sum(TIMES_AS_LONG.values())
         trial_s = (1 - _COUNTING) * left_s / trials
-        self.per_worker = max(_FEWEST_PER_WORKER, min(_MOST_PER_WORKER, int(trial_s / round_s[SORT])))
+        self.per_worker = max(_FEWEST_PER_WORKER, min(_MOST_PER_WORKER, int(trial_s / round_s)))
 
-    def _round_s(self, kind: str) -> float:
-        """Return the seconds in which every worker runs one command; the first batch brings files into the page cache."""
-        count, times = _FEWEST_PER_WORKER * self.workers, []
+    def _costs(self, kind: str) -> tuple[float, float]:
+        """Return the seconds in which every worker runs one command, and the CPU time of a command.
+
+        The first batch brings files into the page cache. CPU time tells how long a command is, whatever else the machine does.
+        """
+        walls, cpu_s = [], []
         for _ in range(3):
             started = time.perf_counter()
-            self._batch(kind, NONE, count)
-            times.append((time.perf_counter() - started) / _FEWEST_PER_WORKER)
-        return statistics.median(times)
+            batch = self._batch(kind, NONE, _FEWEST_PER_WORKER * self.workers)
+            walls.append((time.perf_counter() - started) / _FEWEST_PER_WORKER)
+            cpu_s.append(batch.cpu_s / len(batch.walls_s))
+        return statistics.median(walls), statistics.median(cpu_s)
 
     def _batch(self, kind: str, pin: str, count: int) -> Batch:
         tasks = (ProcessTask(self.argv[kind], env=self.env) for _ in range(count))
         results = list(self.schedulers[pin].map(tasks))
         return Batch(
             walls_s=tuple(one.wall_s for one in results),
+            cpu_s=sum(one.user_s + one.system_s for one in results),
             voluntary_switches=sum(one.voluntary_switches for one in results),
             involuntary_switches=sum(one.involuntary_switches for one in results),
             failed=sum(one.returncode != 0 for one in results),

@@ -50,12 +50,14 @@ class Batch(NamedTuple):
 
     Attributes:
         walls_s: Each one's wall time, seconds.
+        cpu_s: CPU time of all together, seconds.
         voluntary_switches: Times that they gave the CPU up, together.
         involuntary_switches: Times that the CPU was taken from them, together.
         failed: How many did not end with status 0.
     """
 
     walls_s: tuple[float, ...]
+    cpu_s: float
     voluntary_switches: int
     involuntary_switches: int
     failed: int

@@ -123,7 +123,9 @@ def _legend(figure: Figure, table: pd.DataFrame, marks: Sequence[tuple[str, str]
         marker = MARKERS[number] if marked else ""
         handles.append(Line2D([], [], color=COLOURS[number], marker=marker, linewidth=2, label=str(kind)))
     for mark, words in marks:
-        handles.append(Line2D([], [], color=_GREY, marker="" if marked else mark, linewidth=2 * marked, mew=2, label=words))
+        handles.append(
+            Line2D([], [], color=_GREY, marker="" if marked else mark, linewidth=2 * marked, mew=2, label=words)
+        )
     with rc_context(STYLE):
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
 
