@@ -43,7 +43,7 @@ LINE_BYTES: Final = 16
 
 _MIN_BLOCKS: Final = 6
 _MOST_BLOCKS: Final = 60
-_WANTED_BLOCKS: Final = 12  # one of them to warm up
+_WANTED_BLOCKS: Final = 18  # one of them to warm up; a machine that slows down meanwhile still has six
 _COUNTING: Final = 0.2  # of a group's time
 _MOST_COUNTED: Final = 24
 _FEWEST_PER_WORKER: Final = 4
@@ -149,9 +149,9 @@ class Bench:
             interrupted = trials.stopped_because == "interrupted"
             try:
                 while not interrupted and len(migrations[NONE]) < _MOST_COUNTED:
-                    kept = self._count(kind, migrations) and kept
-                    if time.monotonic() > ends:
+                    if len(migrations[NONE]) >= _MIN_BLOCKS and time.monotonic() > ends:
                         break
+                    kept = self._count(kind, migrations) and kept
             except KeyboardInterrupt:
                 interrupted = True
         return Group(

@@ -240,7 +240,12 @@ class AffinityResult:
         lines = []
         for row in rows(self.costs):
             cost = with_interval(row["cost_us"], row["low"], row["high"], 0)
-            shown = "" if row["low"] > 0 else ", which noise alone could explain"
+            unsure = (
+                "which noise alone could explain"
+                if math.isfinite(row["low"])
+                else "from too few blocks for an interval"
+            )
+            shown = "" if row["low"] > 0 else f", {unsure}"
             lines.append(f"a forced move costs {row['kind']} {cost} µs of CPU time{shown}")
         return lines
 

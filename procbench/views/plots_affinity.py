@@ -23,14 +23,14 @@ def throughput(table: pd.DataFrame) -> Figure:
     Args:
         table: ``AffinityResult.throughput``.
     """
-    figure, panels = _panels(list(table["state"].unique()), list(table["label"].unique()))
+    figure, panels = _panels(list(table["state"].unique()), list(table["label"].unique()), same_scale=True)
     for axes, (state, part) in zip(panels, table.groupby("state", sort=False), strict=True):
         for place, row, style in _points(part, part["label"]):
             _with_ends(axes, row["median"], row["low"], row["high"], place, style)
-        axes.set_title(str(state))
-        axes.set_xlim(0, 1.08 * axes.dataLim.xmax)
+        axes.set_title(str(state), loc="left", fontsize=11)
+    panels[0].set_xlim(0, 1.08 * max(axes.dataLim.xmax for axes in panels))
     figure.supxlabel("commands per second, more is better", fontsize=10)
-    _legend(figure, table, [("", f"median{interval_words(table['low'])}")])
+    _legend(figure, table, [("", f"median{_interval_words(table['low'])}")])
     return figure
 
 
@@ -40,7 +40,7 @@ def tails(table: pd.DataFrame) -> Figure:
     Args:
         table: ``AffinityResult.tails``.
     """
-    figure, panels = _panels(list(table["state"].unique()), list(table["label"].unique()))
+    figure, panels = _panels(list(table["state"].unique()), list(table["label"].unique()), same_scale=True)
     for axes, (state, part) in zip(panels, table.groupby("state", sort=False), strict=True):
         for place, row, style in _points(part, part["label"]):
             colour = style["color"]
@@ -49,8 +49,8 @@ def tails(table: pd.DataFrame) -> Figure:
                 axes.plot(
                     [row[column]], [place], color=colour, marker=marker, markersize=9 if marker == "|" else 6, mew=2
                 )
-        axes.set_title(str(state))
-        axes.set_xlim(0, 1.08 * axes.dataLim.xmax)
+        axes.set_title(str(state), loc="left", fontsize=11)
+    panels[0].set_xlim(0, 1.08 * max(axes.dataLim.xmax for axes in panels))
     figure.supxlabel("wall time of a command (ms), less is better", fontsize=10)
     _legend(figure, table, [("o", "median"), ("|", "95th percentile"), ("D", "99th percentile")], marked=False)
     return figure
@@ -70,15 +70,16 @@ def moves(table: pd.DataFrame) -> Figure:
                 _with_ends(axes, row[column], row[f"{column}_low"], row[f"{column}_high"], place, style)
         if table[column].isna().all():
             axes.text(0.5, 0.5, "this kernel shows none", transform=axes.transAxes, ha="center")
-        axes.set_title({"migrations": "moved to another CPU", "involuntary": "interrupted on its CPU"}[column])
+        title = {"migrations": "moved to another CPU", "involuntary": "interrupted on its CPU"}[column]
+        axes.set_title(title, loc="left", fontsize=11)
         top = max(axes.dataLim.xmax, 0.0) if math.isfinite(axes.dataLim.xmax) else 0.0
         axes.set_xlim(-0.03 * (top or 1), 1.08 * (top or 1))  # nobody was moved at all where the largest is 0
     figure.supxlabel("times per command", fontsize=10)
-    _legend(figure, table, [("", f"mean{interval_words(table['involuntary_low'])}")])
+    _legend(figure, table, [("", f"mean{_interval_words(table['involuntary_low'])}")])
     return figure
 
 
-def _panels(titles: Sequence[str], labels: Sequence[str]) -> tuple[Figure, list[Axes]]:
+def _panels(titles: Sequence[str], labels: Sequence[str], *, same_scale: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a new figure in our style with panels side by side and the same rows in all, from the top down."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -86,7 +87,7 @@ def _panels(titles: Sequence[str], labels: Sequence[str]) -> tuple[Figure, list[
     with rc_context(STYLE):
         height_inches = 1.4 + 0.55 * len(labels)
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained")
-        panels = list(figure.subplots(1, len(titles), sharey=True, squeeze=False)[0])
+        panels = list(figure.subplots(1, len(titles), sharex=same_scale, sharey=True, squeeze=False)[0])
     panels[0].set_yticks(range(len(labels)), [_wrapped(label) for label in labels])
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     for axes in panels:
@@ -134,3 +135,9 @@ def _wrapped(label: str) -> str:
     """Return a label whose names that mean the same stand on a second line."""
     name, _, rest = label.partition(" = ")
     return f"{name}\n= {rest}" if rest else name
+
+
+def _interval_words(low: pd.Series) -> str:
+    """Return what a legend says after the word median, where some rows may have had too few blocks."""
+    some = low.notna().any() and not low.notna().all()
+    return " and, where blocks suffice, 95 % interval" if some else interval_words(low)

@@ -27,9 +27,7 @@ def policies(throughput: pd.DataFrame, tails: pd.DataFrame) -> pd.DataFrame:
             "per s": with_interval(rate["median"], rate["low"], rate["high"], 0),
             "times as many": with_interval(rate["ratio"], rate["ratio_low"], rate["ratio_high"], 2),
             "verdict": rate["verdict"],
-            "p50 (ms)": f"{tail['p50_ms']:.1f}",
-            "p95 (ms)": f"{tail['p95_ms']:.1f}",
-            "p99 (ms)": f"{tail['p99_ms']:.1f}",
+            "p50 / 95 / 99 (ms)": f"{tail['p50_ms']:.1f} / {tail['p95_ms']:.1f} / {tail['p99_ms']:.1f}",
             "p95 as short": with_interval(tail["ratio"], tail["ratio_low"], tail["ratio_high"], 2),
         }
         for rate, tail in zip(throughput.to_dict("records"), tails.to_dict("records"), strict=True)
