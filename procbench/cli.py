@@ -73,6 +73,13 @@ def run(
     commands: Annotated[
         str | None, typer.Option(metavar="FILE", help="One command a line instead of COMMAND; - is standard input.")
     ] = None,
+    priority_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="One word a line for each command, in their order: critical, high, normal or low.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -93,11 +100,12 @@ def run(
 ) -> int:
     """Run a command for each line of input, or a file of commands, several at a time.
 
-    {} in COMMAND is replaced by the argument; without one it comes last.
+    {} in COMMAND is replaced by the argument; without one it comes last. With --priority-from, the more urgent commands
+    begin first, those of one priority in the order of their lines.
     No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
     more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
     """
-    from procbench.scheduling.commands import read_batch
+    from procbench.scheduling.commands import read_batch, read_priorities
     from procbench.scheduling.settings import RunSettings
     from procbench.views.batch import record_batch, run_batch, showing
     from procbench.views.summary import say_failures, show_batch
@@ -105,6 +113,7 @@ def run(
     _must_be_seconds(timeout)
     settings = RunSettings(workers=workers, timeout=timeout, capture=capture)
     batch_commands = read_batch(command or (), each, commands, null=null)
+    priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))
     host = None
     if record:
         from procbench.lab.files import check_writable_folder
@@ -114,7 +123,7 @@ def run(
         check_writable_folder(data)
         host = read_host()  # before the batch, whose own work would count as noise
     with showing(len(batch_commands), quiet=quiet) as show:
-        batch = run_batch(batch_commands, settings, show)
+        batch = run_batch(batch_commands, settings, show, priorities)
     try:
         (say_failures if quiet else show_batch)(batch, sys.stderr)
     finally:  # a reader of the summary that went away takes no record with it

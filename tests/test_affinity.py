@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from procbench.cpu.affinity import CpuAffinityManager
 from procbench.cpu.balance import Move, Round
 from procbench.cpu.pinning import pin_current_thread, process_cpus
+from procbench.cpu.placement import optimal_cpus
 from procbench.cpu.priority import Priority
 from procbench.cpu.processes import ProcessGuard, ProcessId, ProcessMark, thread_ids
 from procbench.cpu.topology import CpuTopology, read_topology
@@ -152,7 +153,7 @@ def known_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_cpu_that_is_not_there_is_named_and_nothing_changes() -> None:
     """C01: {0, 4095} is an error that names 4095; the kernel alone would have made {0} of it without a word."""
     with Child() as child, manager() as affinity:
-        with pytest.raises(InvalidInputError, match=rf"\[{MISSING}\]"):
+        with pytest.raises(InvalidInputError, match=rf"\b{MISSING}\b"):
             affinity.pin(child.pid, {min(OWN), MISSING})
         assert cpus_of(child.pid) == OWN
         assert affinity.statistics().managed == 0
@@ -174,12 +175,12 @@ def test_what_the_kernel_drops_is_found_when_it_is_read_back() -> None:
     with with_threads(3) as child, manager(allowed=lambda: OWN | {MISSING}) as affinity:
         os.sched_setaffinity(child.pid, FIRST)
         before = {tid: cpus_of(tid) for tid in thread_ids(child.pid)}
-        with pytest.raises(InvalidInputError, match=rf"\[{MISSING}\]"):
+        with pytest.raises(InvalidInputError, match=rf"\b{MISSING}\b"):
             affinity.pin(child.pid, LAST | {MISSING})
-        with pytest.raises(InvalidInputError, match=rf"\[{MISSING}\]"):
+        with pytest.raises(InvalidInputError, match=rf"\b{MISSING}\b"):
             affinity.pin(child.pid, {MISSING})
         assert {tid: cpus_of(tid) for tid in thread_ids(child.pid)} == before
-    with pytest.raises(InvalidInputError, match=rf"\[{MISSING}\]"):
+    with pytest.raises(InvalidInputError, match=rf"\b{MISSING}\b"):
         pin_current_thread(LAST | {MISSING}, allowed=OWN | {MISSING})
     assert cpus_of(0) == OWN
 
@@ -555,16 +556,43 @@ def test_busy_processes_spread_and_stay() -> None:
         assert affinity.rebalance(apply=True) == ()
 
 
+def test_a_cpu_that_was_not_measured_draws_nobody() -> None:
+    """A CPU without a figure is neither idle nor a reason to move; with no figure at all, all count as idle."""
+    two, topology = frozenset({0, 1}), read_topology()
+    assert Round(optimal_cpus, topology, two, {0: 0.9}).move(1, "normal", frozenset({0}), 0.0) is None
+    away = Round(optimal_cpus, topology, two, {0: 0.9}).move(1, "normal", frozenset({1}), 0.0)
+    assert away is not None
+    assert away.best == {0}
+    looks = Round(optimal_cpus, topology, two, {})
+    assert [move.best for pid in (1, 2) if (move := looks.move(pid, "normal", two, 1.0))] == [{0}, {1}]
+    assert Round(optimal_cpus, topology, frozenset(), {}).move(1, "low", two, 0.0) is None
+
+
+def test_the_kernels_figures_and_placement_serve_by_default() -> None:
+    """Made with no argument, it measures; every class has CPUs, also in two looks at once, and moves to what it names."""
+    with Child() as child, CpuAffinityManager() as affinity:
+        for _ in range(3):
+            assert affinity.optimal_cpus("critical") == OWN
+            assert len(affinity.optimal_cpus("normal")) == 1
+            high, low = affinity.optimal_cpus("high"), affinity.optimal_cpus("low")
+            assert high
+            assert low
+            assert high | low == OWN
+        affinity.set_priority(child.pid, "high")
+        affinity.rebalance(apply=True)
+        assert cpus_of(child.pid) == high
+        affinity.pin(child.pid, str(min(OWN)))
+        assert cpus_of(child.pid) == FIRST
+
+
 def test_a_hundred_processes_on_128_cpus_each_get_their_own() -> None:
     """A CPU that one process was sent to counts as loaded for the next, on more CPUs than a 64-bit mask has."""
     many = frozenset(range(128))
-    looks = Round(choose, read_topology(), many, dict.fromkeys(range(28), 0.2))
+    looks = Round(choose, read_topology(), many, dict.fromkeys(many, 0.0) | dict.fromkeys(range(28), 0.2))
     moves = [looks.move(pid, "normal", many, own_load=1.0) for pid in range(1, 101)]
     assert [move.best for move in moves if move] == [{cpu} for cpu in range(28, 128)]
     assert looks.move(101, "normal", frozenset({5}), own_load=0.2) is None
-    assert looks.move(102, "high", many, own_load=0.0) == Move(
-        102, many, frozenset(range(64)), f"high runs on CPUs {list(range(64))}"
-    )
+    assert looks.move(102, "high", many, own_load=0.0) == Move(102, many, frozenset(range(64)), "high runs on CPU 0-63")
 
 
 @needs_two
@@ -578,7 +606,7 @@ def test_a_cpu_that_goes_away_is_no_crash() -> None:
         now[0] = FIRST
         moves = {move.pid: move for move in affinity.rebalance(apply=True)}
         assert moves[child.pid].best == FIRST
-        assert "not allowed any more" in moves[child.pid].why
+        assert "is not allowed any more" in moves[child.pid].why
         assert cpus_of(child.pid) == cpus_of(other.pid) == FIRST
         with pytest.raises(InvalidInputError):
             affinity.pin(child.pid, LAST)

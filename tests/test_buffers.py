@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pickle import PickleBuffer
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -476,6 +477,22 @@ def test_numbers_that_make_no_sense_are_refused(wrong: tuple[int, int]) -> None:
     """A pool of nothing, or of half a buffer, is a mistake of the program."""
     with pytest.raises(InvalidInputError):
         BufferPool(*wrong)
+
+
+def test_a_wait_that_makes_no_sense_is_refused(pool: BufferPool) -> None:
+    """A time-out is a finite number of at least 0, also where a buffer is free; an asynchronous pool needs a pool."""
+    bad: Any
+    for bad in ("1", -1, float("nan"), float("inf"), True, [1]):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            pool.acquire(bad)
+        with pytest.raises(InvalidInputError, match=r"; "), pool.lend(timeout=bad):
+            pass
+        with pytest.raises(InvalidInputError, match=r"; "):
+            asyncio.run(AsyncBufferPool(pool).acquire(bad))
+    bad = "pool"
+    with pytest.raises(InvalidInputError, match=r"; "):
+        AsyncBufferPool(bad)
+    assert pool.in_use == 0
 
 
 # --- what the kernel refuses --------------------------------------------------------------------------------------------

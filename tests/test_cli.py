@@ -118,6 +118,39 @@ def test_commands_come_from_a_file_or_standard_input(tmp_path: Path):
     assert "--workers # no" in done.stdout
 
 
+def test_priorities_from_a_file_decide_the_order(tmp_path: Path):
+    """With one worker the commands run by priority, the most urgent first though it is the last line."""
+    words = ["low", "normal", "high", "normal"] * 2 + ["critical"]
+    (tmp_path / "words").write_text("\n".join(words) + "\n")
+    lines = "".join(f"{word}{number}\n" for number, word in enumerate(words)).encode()
+    done = procbench("run", "--priority-from", "words", "--workers", "1", "--", "echo", cwd=tmp_path, stdin=lines)
+    assert done.returncode == 0
+    assert done.stdout.split() == [
+        "critical8",
+        "high2",
+        "high6",
+        "normal1",
+        "normal3",
+        "normal5",
+        "normal7",
+        "low0",
+        "low4",
+    ]
+
+
+def test_a_wrong_priority_is_named_with_its_line_and_nothing_runs(tmp_path: Path):
+    """A word that is none, and a count that does not match, are one line and status 2."""
+    (tmp_path / "words").write_text("low\n\nurgent\n")
+    done = procbench("run", "--priority-from", "words", "touch", cwd=tmp_path, stdin=b"ran\nran2\n")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "words, line 3: 'urgent' is no priority; it must be one of critical, high" in done.stderr
+    (tmp_path / "words").write_text("low\nhigh\nhigh\n")
+    done = procbench("run", "--priority-from", "words", "touch", cwd=tmp_path, stdin=b"ran\nran2\n")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "words holds 3 priorities for 2 commands" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_captured_output_is_not_interleaved(tmp_path: Path):
     """With --capture the lines of one task stand together, those of standard error on standard error."""
     code = "for k in 1 2 3 4 5; do echo $0; sleep 0.01; done; echo $0 >&2"
@@ -226,6 +259,9 @@ BAD_INPUT = [
     (["run", "--commands", "-"], b"touch ran\necho 'a", "standard input, line 2: no closing quotation"),
     (["run", "--commands", "-"], b"# only\n", "has no line with a command"),
     (["run", "--record", "--data", "stdin", "true"], b"x", "--data must be a folder"),
+    (["run", "--priority-from", "-", "true"], b"x", "--priority-from needs the name of a file"),
+    (["run", "--priority-from", "missing", "true"], b"x", "missing: No such file"),
+    (["run", "--priority-from", "stdin", "true"], b"x", "stdin holds 0 priorities for 1 commands"),
     (["host", "extra"], b"", "unexpected extra argument"),
     (["lab", "a", "b"], b"", "unexpected extra argument"),
     (["lab", "missing"], b"", "is no folder"),

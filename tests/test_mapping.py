@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -310,6 +311,62 @@ def test_many_threads_lend_and_give_back() -> None:
     assert not mapping.lent
     assert settle() == 0
     mapping.close()
+
+
+def test_a_thousand_loans_do_not_make_the_next_one_dear() -> None:
+    """B07: a loan asks after two others at most, however many are out; none ends early, and all go as others come."""
+    asked: list[int] = []
+    needed = dict.fromkeys(range(2_000), True)
+
+    def lend(number: int) -> weakref.ref[object]:
+        mapping = MemoryMapping.anonymous(1)
+
+        def remain() -> bool:
+            asked.append(number)
+            return needed[number]
+
+        mapping.lend(remain)
+        return weakref.ref(mapping._open)
+
+    regions = []
+    for number in range(1_000):
+        asked.clear()
+        regions.append(lend(number))
+        assert len(asked) <= 2
+    gc.collect()
+    assert all(region() is not None for region in regions)
+    needed.update(dict.fromkeys(range(1_000), False))
+    for number in range(1_000, 2_000):
+        lend(number)
+    gc.collect()
+    assert all(region() is None for region in regions)
+    needed.update(dict.fromkeys(needed, False))
+    assert settle() == 0
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    """Every argument of the wrong kind is an InvalidInputError, and no file is opened for it."""
+    bad: Any
+    released = memoryview(b"x")
+    released.release()
+    for bad in ("text", 5, None, [b"x"], memoryview(b"abcd")[::2], released):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            MemoryMapping.wrap(bad)
+    for bad in (None, 1.5, True, -1, 1 << 40, [1], "a\0b", tmp_path):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            MemoryMapping.file(bad)
+    with MemoryMapping.anonymous(PAGE) as mapping:
+        for bad in (-1, 1.5, True, "1", None, float("nan")):
+            for call in (MemoryMapping.anonymous, MemoryMapping.memfd, mapping.populate, mapping.resize):
+                with pytest.raises(InvalidInputError, match=r"; "):
+                    call(bad)
+        for bad in (0, slice("a"), slice(0, 9, 2), None):
+            with pytest.raises(InvalidInputError):
+                mapping[bad]
+        for bad in (None, 1, "remain"):
+            with pytest.raises(InvalidInputError, match=r"; "):
+                mapping.lend(bad)
+        assert not mapping.lent
 
 
 class MappingMachine(RuleBasedStateMachine):

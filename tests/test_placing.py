@@ -30,7 +30,7 @@ def outputs(settings: RunSettings, command: list[str], count: int = 12) -> tuple
 
 
 def cpus_of(status: str) -> frozenset[int]:
-    return parse_cpu_list(status.split("Cpus_allowed_list:")[1].split("\n")[0].strip())
+    return parse_cpu_list(status.split("Cpus_allowed_list:")[1].split("\n", maxsplit=1)[0].strip())
 
 
 def stat_field(text: str, number: int) -> int:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -184,3 +185,28 @@ def test_a_quantile_is_at_most_a_sixteenth_too_large(times: list[int], share: fl
         kept.add(ns)
     true = sorted(times)[math.ceil(len(times) * share) - 1]
     assert true <= kept.quantile(share) <= true + true // 16
+
+
+def test_what_makes_no_sense_is_refused_and_changes_nothing(manager: MemoryPoolManager) -> None:
+    """A time, size or id of the wrong kind is an InvalidInputError; no pool goes and no buffer is lent."""
+    before = manager.pool_ids()
+    manager.create("a", 64, 1)
+    bad: Any
+    for bad in ("a", None, -1, float("nan"), float("inf"), True, [1]):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            manager.cleanup_idle(bad)
+        if bad is not None:
+            with pytest.raises(InvalidInputError, match=r"; "):
+                manager.acquire("a", bad)
+    for bad in ("1", -1, 1.5, True):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            manager.acquire("a", size_bytes=bad)
+    for bad in (None, 1, ["a"], "absent"):
+        for call in (manager.acquire, manager.remove, manager.pool_stats, manager.acquire_nowait):
+            with pytest.raises(InvalidInputError, match=r"; "):
+                call(bad)
+    for bad in (None, 1, ["a"], "a"):
+        with pytest.raises(InvalidInputError, match=r"; "):
+            manager.create(bad, 64, 1)
+    assert manager.pool_ids() == [*before, "a"]
+    assert manager.pool_stats("a").in_use == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench import ProcessTask, RunSettings
-from procbench.cpu.placement import PINS
+from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.memory.transports import TRANSPORTS
@@ -20,6 +20,7 @@ from procbench.scheduling.settings import IO_CLASSES, POLICIES
 
 COUNTS = st.integers(1, 10**6)
 CPU_LISTS = st.sampled_from(["0", "0-3", "1,3", "0,64-127"])
+SLICES = st.floats(0.001, 1e9) | st.integers(1, 10**9)
 SECONDS = st.floats(0, 1e9) | st.integers(0, 10**9)
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.none() | COUNTS,
@@ -30,7 +31,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": COUNTS,
     "transport": st.sampled_from(TRANSPORTS),
     "pipe_size_bytes": st.none() | COUNTS,
-    "pin": st.sampled_from(PINS) | st.lists(CPU_LISTS, min_size=1).map(tuple),
+    "pin": st.sampled_from(PLACEMENT_POLICIES) | st.lists(CPU_LISTS, min_size=1).map(tuple),
     "nice": st.none() | st.integers(-20, 19),
     "policy": st.none() | st.sampled_from(POLICIES),
     "io_class": st.none() | st.sampled_from(IO_CLASSES),
@@ -39,6 +40,8 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
+    "ageing_s": st.none() | SLICES,
+    "time_slice_s": st.none() | SLICES,
     "spawn_patience_s": SECONDS,
 }
 NO_NUMBER = st.sampled_from(["1", b"1", [], {}, (), True, False, float("nan"), 1j])
@@ -51,7 +54,9 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "buffer_size_bytes": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "transport": st.sampled_from(["", "teleport", None, 1, [], b"write"]),
     "pipe_size_bytes": NO_NUMBER | st.integers(max_value=0) | st.floats(),
-    "pin": st.sampled_from(["", "everywhere", None, 0, [], [[]], [""], ["0", []], [[-1]], ["one"], [0.5], ["2-1"], [["0"]]]),
+    "pin": st.sampled_from(
+        ["", "everywhere", None, 0, [], [[]], [""], ["0", []], [[-1]], ["one"], [0.5], ["2-1"], [["0"]]]
+    ),
     "nice": NO_NUMBER | st.integers(max_value=-21) | st.integers(min_value=20) | st.floats(),
     "policy": st.sampled_from(["", "fifo", "rr", 0, [], True]),
     "io_class": st.sampled_from(["", "best", 0, [], True]),
@@ -60,6 +65,8 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
+    "ageing_s": NO_NUMBER | st.integers(max_value=0) | st.floats(max_value=0.0009),
+    "time_slice_s": NO_NUMBER | st.integers(max_value=0) | st.floats(max_value=0.0009),
     "spawn_patience_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
 }
 every_setting = st.fixed_dictionaries({}, optional=GOOD)
@@ -123,7 +130,10 @@ def test_no_number_of_workers_is_the_machines() -> None:
     assert RunSettings(workers=7).worker_count == 7
 
 
-@pytest.mark.parametrize("fields", [{"argv": "true"}, {"argv": b"true"}, {"argv": ["a"], "timeout": -1}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"argv": "true"}, {"argv": b"true"}, {"argv": ["a"], "timeout": -1}, {"argv": ["a"], "priority": "urgent"}],
+)
 def test_a_task_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     """A string for an argv, and a negative or undefined timeout, are mistakes of the program."""
     with pytest.raises(InvalidInputError):

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from procbench import ProcessTask, RunSettings, TaskResult, WorkStealingScheduler
+from procbench.cpu.priority import PRIORITIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import (
     ClosedError,
@@ -28,7 +30,7 @@ from procbench.errors import (
     ProgramNotFoundError,
     QueueFullError,
 )
-from procbench.scheduling.queues import TaskQueue
+from procbench.scheduling.ready import PriorityScheduler
 from tests.conftest import possessions
 from tests.waiting import SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
@@ -78,7 +80,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 def accounted(sched: WorkStealingScheduler) -> bool:
     s = sched.statistics()
-    return s.submitted == s.succeeded + s.failed + s.timed_out + s.cancelled + s.queued + s.running
+    return s.submitted == s.succeeded + s.failed + s.timed_out + s.cancelled + s.queued + s.running + s.stopped
 
 
 # --- futures -----------------------------------------------------------------------------------------------------
@@ -628,10 +630,191 @@ def test_twenty_thousand_commands_of_every_kind() -> None:
 def test_a_batch_that_others_were_faster_to_drain_costs_no_task() -> None:
     """Q04: a worker that counted on more in the injector than is left still runs the one it took."""
 
-    class Boastful(TaskQueue[Any]):
+    class Boastful(PriorityScheduler[Any]):
         def qsize(self) -> int:
             return super().qsize() + 100
 
     with scheduler(workers=1) as sched:
         sched._injector = Boastful(10)
         assert sched.submit(["true"]).result(timeout=60).returncode == 0
+
+
+# --- priority ----------------------------------------------------------------------------------------------------
+
+
+def appending(log: Path, word: object) -> list[str]:
+    return ["sh", "-c", f"echo {word} >>{log}"]
+
+
+def test_the_more_urgent_runs_first(gate: Gate, tmp_path: Path) -> None:
+    """What waits for a busy worker runs by priority, and in the order of submission within one."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        for turn in range(3):
+            for priority in ("low", "normal", "critical", "high"):
+                sched.submit(ProcessTask(appending(log, f"{priority}{turn}"), priority=priority))  # type: ignore[arg-type]
+        assert {p: c.queued for p, c in sched.statistics().ready.items()} == dict.fromkeys(PRIORITIES, 3)
+        gate.open()
+    assert log.read_text().split() == [f"{priority}{turn}" for priority in PRIORITIES for turn in range(3)]
+    assert accounted(sched)
+
+
+def test_the_more_urgent_goes_before_a_workers_own_batch(gate: Gate, tmp_path: Path) -> None:
+    """A batch that a worker has taken ahead yields to a critical task, and goes before a low one."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        for _ in range(2):
+            sched.submit(gate.argv)
+        gate.wait_for(1)
+        for number in range(20):
+            sched.submit(appending(log, number))
+        os.kill(processes_with(str(gate.path))[0], signal.SIGTERM)
+        gate.wait_for(1)
+        wait_until(lambda: sched.statistics().workers[0].queued > 5)
+        sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+        sched.submit(ProcessTask(appending(log, "critical"), priority="critical"))
+        gate.open()
+    assert log.read_text().split() == ["critical", *map(str, range(20)), "low"]
+
+
+def test_a_low_task_that_has_aged_goes_before_younger_ones(gate: Gate, tmp_path: Path) -> None:
+    """Q05: a task that has waited ageing_s three times goes before critical ones that came later."""
+    log = tmp_path / "log"
+    with scheduler(workers=1, ageing_s=0.02) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+        wait_until(lambda: sched._injector.highest() == "critical")
+        sched.submit(ProcessTask(appending(log, "critical"), priority="critical"))
+        gate.open()
+    assert log.read_text().split() == ["low", "critical"]
+    assert sched.statistics().ready["low"].aged == 1
+
+
+def test_an_idle_worker_steals_a_normal_task_before_it_takes_a_low_one(gate: Gate, tmp_path: Path) -> None:
+    """A normal task in another worker's own queue goes before a low one in the global order."""
+    log = tmp_path / "log"
+    other = Gate(Path(tempfile.mkdtemp(dir=tmp_path)))
+    with scheduler(workers=2) as sched:
+
+        def fan_out(_: Future[TaskResult]) -> None:
+            sched.submit(ProcessTask(appending(log, "low"), priority="low"))
+            for number in range(3):
+                sched.submit(appending(log, number))
+            sched.submit(ProcessTask(gate.argv, priority="critical"))
+
+        sched.submit(other.argv)
+        other.wait_for(1)
+        sched.submit(["true"]).add_done_callback(fan_out)
+        gate.wait_for(1)
+        other.open()
+        wait_until(lambda: log.exists() and len(log.read_text().split()) == 4)
+        gate.open()
+    assert log.read_text().split()[-1] == "low"
+    assert accounted(sched)
+
+
+def test_a_workers_own_urgent_task_waits_for_no_room(gate: Gate) -> None:
+    """Q07: a callback's urgent task goes to the global order, also when that is full, and is counted once."""
+    with scheduler(workers=1, queue_size=1) as sched:
+        urgent: list[Future[TaskResult]] = []
+        first = sched.submit(gate.argv)
+        gate.wait_for(1)
+        first.add_done_callback(lambda _: urgent.append(sched.submit(ProcessTask(["true"], priority="high"))))
+        sched.submit(["true"])
+        gate.open()
+        first.result(timeout=60)
+        wait_until(lambda: urgent)
+        assert urgent[0].result(timeout=60).returncode == 0
+    s = sched.statistics()
+    assert (s.submitted, s.succeeded, s.ready["high"].dequeued) == (3, 3, 1)
+
+
+def test_waiting_tasks_are_moved_and_removed_by_id(gate: Gate, tmp_path: Path) -> None:
+    """reprioritise and remove find what waits in the global order; a removed task is cancelled and never runs."""
+    log = tmp_path / "log"
+    with scheduler(workers=1) as sched:
+        sched.submit(gate.argv)
+        gate.wait_for(1)
+        futures = [sched.submit(ProcessTask(appending(log, id), id=id)) for id in "abcd"]
+        assert sched.reprioritise("c", "high")
+        assert sched.remove("b")
+        assert not sched.remove("b")
+        assert not sched.reprioritise("nobody", "high")
+        assert futures[1].cancelled()
+        futures[3].cancel()
+        gate.open()
+    assert log.read_text().split() == ["c", "a"]
+    assert sched.statistics().cancelled == 2
+    assert accounted(sched)
+
+
+# --- time slices -------------------------------------------------------------------------------------------------
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_running_command_gives_way_after_its_slice(gate: Gate, tmp_path: Path) -> None:
+    """It stands still while a more urgent one has its worker, goes on afterwards, and ends as if nothing had been."""
+    marker = tmp_path / "urgent"
+    with scheduler(workers=1, time_slice_s=0.05, capture=True) as sched:
+        low = sched.submit(
+            ProcessTask(["sh", "-c", f"until [ -e {marker} ]; do sleep 0.01; done; echo done"], priority="low")
+        )
+        alike = sched.submit(ProcessTask(["true"], priority="low"))
+        wait_until(lambda: sched.statistics().running)
+        high = sched.submit(ProcessTask(["sh", "-c", f"cat {gate.path}; touch {marker}"], priority="high"))
+        gate.wait_for(1)
+        pid = next(pid for pid in processes_with("until [ -e") if pid != os.getpid())
+        assert state_of(pid) == "T"
+        assert (sched.statistics().stopped, sched.statistics().running) == (1, 1)
+        assert not alike.done()
+        gate.open()
+        assert low.result(timeout=60).stdout == b"done\n"
+        assert high.done()
+        assert alike.result(timeout=60).returncode == 0
+    assert sched.statistics().stopped == 0
+    assert accounted(sched)
+
+
+def test_without_a_slice_nothing_gives_way(gate: Gate) -> None:
+    """With time_slice_s=None, and for tasks of the same class or a lower one, what runs goes on."""
+    for knobs, urgent in (({}, "critical"), ({"time_slice_s": 0.01}, "low"), ({"time_slice_s": 0.01}, "normal")):
+        with scheduler(workers=1, **knobs) as sched:
+            running = sched.submit(["sleep", "0.2"])
+            wait_until(lambda sched=sched: sched.statistics().running)  # type: ignore[misc]
+            later = sched.submit(ProcessTask(["true"], priority=urgent))  # type: ignore[arg-type]
+            assert later.result(timeout=60).started_ns >= running.result(timeout=60).ended_ns
+
+
+def test_the_time_out_stands_still_with_the_command(gate: Gate) -> None:
+    """A command's time does not run while it is stopped; it runs on afterwards, and out if need be."""
+    with scheduler(workers=1, time_slice_s=0.05) as sched:
+        slow = sched.submit(ProcessTask(["sleep", long_sleep()], priority="low", timeout=1.0))
+        wait_until(lambda: sched.statistics().running)
+        high = sched.submit(ProcessTask(["sleep", "1.5"], priority="high"))
+        result = slow.result(timeout=60)
+        assert high.result(timeout=60).returncode == 0
+    assert result.timed_out
+    assert result.ended_ns - result.started_ns >= 2_500_000_000
+    assert result.stop_phase == "terminate"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_stands_still_is_ended_too(kill: bool) -> None:
+    """Cancelling or killing while commands are stopped, three deep, ends all of them, and nothing is left."""
+    naps = [long_sleep() for _ in range(4)]
+    with scheduler(workers=1, time_slice_s=0.02) as sched:
+        futures = []
+        for deep, (priority, nap) in enumerate(zip(reversed(PRIORITIES), naps, strict=True)):
+            futures.append(sched.submit(ProcessTask(["sleep", nap], priority=priority)))
+            wait_until(lambda deep=deep: (sched.statistics().stopped, sched.statistics().running) == (deep, 1))  # type: ignore[misc]
+        sched.cancel_running(kill=kill)
+        results = [future.result(timeout=60) for future in futures]
+    assert [r.cancelled for r in results] == [True] * 4
+    assert [r.returncode for r in results] == [-signal.SIGKILL if kill else -signal.SIGTERM] * 4
+    assert not [pid for nap in naps for pid in processes_with(nap)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from procbench.cpu import topology
+from procbench.cpu import cgroups, topology
 
 HERE = Path(__file__).parents[1]
 MOUNT_V2 = "30 23 0:26 {root} {point} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -43,6 +45,11 @@ def machine(root: Path, *, cpus: int, threads_per_core: int = 2, cores_per_socke
         for index, (level, size) in enumerate([(1, "32K"), (1, "32K"), (2, "1M"), (3, "32768K")]):
             files[f"{here}/cache/index{index}/level"] = f"{level}\n"
             files[f"{here}/cache/index{index}/size"] = f"{size}\n"
+            files[f"{here}/cache/index{index}/type"] = ("Data", "Instruction", "Unified", "Unified")[index] + "\n"
+            first = cpu % cores // cores_per_socket * cores_per_socket
+            mates = range(first, min(first + cores_per_socket, cores)) if level == 3 else [cpu % cores]
+            shared = ",".join(str(mate + cores * thread) for thread in range(threads_per_core) for mate in mates)
+            files[f"{here}/cache/index{index}/shared_cpu_list"] = shared + "\n"
     return write(root, files)
 
 
@@ -151,3 +158,167 @@ def test_this_machine_has_as_many_cpus_as_the_standard_library_says():
     assert len(found.online) == os.cpu_count()
     assert topology.allowed_cpus() <= found.online
     assert 1 <= topology.usable_workers() <= len(topology.allowed_cpus())
+
+
+def hybrid(root: Path) -> Path:
+    """Record an Intel hybrid: two performance cores with SMT (CPUs 0 to 3), a module of four efficiency cores (4 to 7)."""
+    files = {
+        "sys/devices/system/cpu/online": "0-7\n",
+        "sys/devices/cpu_core/cpus": "0-3\n",
+        "sys/devices/cpu_atom/cpus": "4-7\n",
+    }
+    cores = [{0, 1}, {2, 3}, {4}, {5}, {6}, {7}]
+    for cpu in range(8):
+        here = f"sys/devices/system/cpu/cpu{cpu}"
+        core = next(core for core in cores if cpu in core)
+        files[f"{here}/topology/thread_siblings_list"] = ",".join(map(str, sorted(core)))
+        files[f"{here}/topology/physical_package_id"] = "0\n"
+        for index, (level, size, shared) in enumerate(
+            [("2", "2048K", "4-7" if cpu > 3 else ("0-1", "2-3")[cpu // 2]), ("3", "12288K", "0-7")]
+        ):
+            place = f"{here}/cache/index{index}"
+            files |= {f"{place}/level": level, f"{place}/size": size, f"{place}/type": "Unified"}
+            files[f"{place}/shared_cpu_list"] = shared
+    return write(root, files)
+
+
+def test_one_socket_shares_one_last_level_cache(tmp_path: Path):
+    """Four cores without SMT share one level 3 cache and have a level 2 of their own."""
+    found = topology.read_topology(machine(tmp_path, cpus=4, threads_per_core=1, cores_per_socket=4))
+    assert (found.sockets, found.physical_cores) == (1, 4)
+    assert found.socket_cpus == (frozenset(range(4)),)
+    assert found.caches is not None
+    assert found.caches[0] == topology.CpuCache(3, "Unified", 32 << 20, frozenset(range(4)))
+    assert [cache.cpus for cache in found.caches[1:]] == [frozenset({cpu}) for cpu in range(4)]
+
+
+def test_two_sockets_have_a_last_level_cache_each(tmp_path: Path):
+    """With SMT the siblings share the level 2 cache, and each socket its level 3."""
+    found = topology.read_topology(machine(tmp_path, cpus=8))
+    assert found.socket_cpus == (frozenset({0, 1, 4, 5}), frozenset({2, 3, 6, 7}))
+    assert found.caches is not None
+    assert [cache.cpus for cache in found.caches if cache.level == 3] == list(found.socket_cpus)
+    assert [cache.cpus for cache in found.caches if cache.level == 2] == list(found.smt_siblings or ())
+
+
+def test_a_machine_of_128_cpus_is_read_whole(tmp_path: Path):
+    """64 cores with two siblings each, in two sockets."""
+    found = topology.read_topology(machine(tmp_path, cpus=128, cores_per_socket=32))
+    assert found.online == frozenset(range(128))
+    assert [len(cpus) for cpus in found.socket_cpus or ()] == [64, 64]
+    assert found.smt_siblings is not None
+    assert found.smt_siblings[63] == {63, 127}
+
+
+def test_the_kinds_of_an_intel_hybrid_are_told_apart(tmp_path: Path):
+    """The units cpu_core and cpu_atom say which CPUs are which; the efficiency cores share a level 2 cache."""
+    found = topology.read_topology(hybrid(tmp_path))
+    assert [(kind.name, sorted(kind.cpus), kind.capacity) for kind in found.core_kinds or ()] == [
+        ("performance", [0, 1, 2, 3], None),
+        ("efficiency", [4, 5, 6, 7], None),
+    ]
+    assert found.physical_cores == 6
+    assert [sorted(cache.cpus) for cache in found.caches or () if cache.level == 2] == [[0, 1], [2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("capacities", "expected"),
+    [
+        ([446, 446, 446, 446, 1024, 1024], [("performance", [4, 5], 1024), ("efficiency", [0, 1, 2, 3], 446)]),
+        ([160, 498, 1024], [("performance", [2], 1024), ("middle", [1], 498), ("efficiency", [0], 160)]),
+        ([1024, 1024], []),
+    ],
+)
+def test_the_kinds_of_an_arm_machine_are_told_by_capacity(
+    tmp_path: Path, capacities: list[int], expected: list[object]
+):
+    """big.LITTLE numbers its little cores first; equal capacities make no kinds."""
+    files = {
+        f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity": f"{capacity}\n" for cpu, capacity in enumerate(capacities)
+    }
+    files["sys/devices/system/cpu/online"] = f"0-{len(capacities) - 1}\n"
+    found = topology.read_topology(write(tmp_path, files))
+    assert [(kind.name, sorted(kind.cpus), kind.capacity) for kind in found.core_kinds or ()] == expected
+
+
+def test_a_cpu_that_goes_offline_leaves_cores_caches_and_sockets(tmp_path: Path):
+    """C07: after CPU 7 went offline it is told as such, and nothing else names it."""
+    root = machine(tmp_path, cpus=8)
+    lists = {"online": "0-6\n", "offline": "7\n", "isolated": "3,6\n", "nohz_full": "(null)\n"}
+    found = topology.read_topology(
+        write(root, {f"sys/devices/system/cpu/{name}": text for name, text in lists.items()})
+    )
+    assert (found.offline, found.isolated, found.nohz_full) == ({7}, {3, 6}, None)
+    named = [*(found.smt_siblings or ()), *(found.socket_cpus or ()), *(cache.cpus for cache in found.caches or ())]
+    assert frozenset().union(*named) == frozenset(range(7))
+
+
+@pytest.mark.parametrize("text", ["3-1", "-1", "1,x", "1-", "0-99999999999", "1_0"])
+def test_a_list_that_is_none_is_refused(text: str):
+    """Ranges that run backwards, signs, words and numbers beyond any machine are errors, never an empty set."""
+    with pytest.raises(ValueError, match="write a list"):
+        topology.parse_cpu_list(text)
+
+
+def test_each_controller_has_its_own_group_where_both_versions_are_mounted(tmp_path: Path):
+    """Version 1 has cpu, version 2 has memory; a controller that neither has gives None."""
+    files = {
+        "proc/self/cgroup": "4:cpu,cpuacct:/jobs/one\n0::/user\n",
+        "proc/self/mountinfo": MOUNT_V2.format(root="/", point="/sys/unified")
+        + MOUNT_V1.format(root="/", point="/sys/v1"),
+        "sys/v1/jobs/one/cpu.cfs_quota_us": "-1",
+        "sys/unified/user/cgroup.controllers": "memory pids\n",
+    }
+    root = write(tmp_path, files)
+    cpu, memory = (cgroups.own_group(name, root) for name in ("cpu", "memory"))
+    assert (cpu, memory) == (root / "sys/v1/jobs/one", root / "sys/unified/user")
+    assert cgroups.own_group("io", root) is None
+    assert [cgroups.group_version(group) for group in (cpu, memory) if group] == [1, 2]
+
+
+def test_a_group_outside_what_the_mount_shows_is_none(tmp_path: Path):
+    """In a container the process's group may lie above the mount; its limits at the top of the mount still count."""
+    files = {
+        "proc/self/cgroup": "0::/../other\n",
+        "proc/self/mountinfo": MOUNT_V2.format(root="/", point="/sys/fs/cgroup"),
+        "sys/fs/cgroup/cgroup.controllers": "cpu\n",
+        "sys/fs/cgroup/cpu.max": "150000 100000\n",
+    }
+    root = write(tmp_path, files)
+    assert cgroups.own_group("cpu", root) is None
+    assert list(cgroups.groups_upward("cpu", root)) == [root / "sys/fs/cgroup"]
+    assert topology.cgroup_cpu_quota(root) == 1.5
+
+
+@pytest.mark.skipif(shutil.which("lscpu") is None, reason="needs lscpu")
+def test_cores_sockets_and_nodes_agree_with_lscpu():
+    """What lscpu says of each online CPU is what is read here."""
+    argv = ["lscpu", "-p=CPU,CORE,SOCKET,NODE"]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [line.split(",") for line in lines if line and not line.startswith("#")]
+    found = topology.read_topology()
+    assert found.online == {int(row[0]) for row in rows}
+    for column, groups in enumerate((found.smt_siblings, found.socket_cpus, found.numa_nodes), start=1):
+        if groups is None or not all(row[column] for row in rows):
+            continue  # neither tool guesses
+        theirs = {
+            label: frozenset(int(row[0]) for row in rows if row[column] == label) for label in {r[column] for r in rows}
+        }
+        assert set(groups) == set(theirs.values())
+
+
+@pytest.mark.skipif(not (shutil.which("nproc") and shutil.which("taskset")), reason="needs nproc and taskset")
+def test_the_allowed_cpus_agree_with_nproc_under_random_masks():
+    """C02: under any mask there are as many allowed CPUs as nproc counts, and they are those of the mask."""
+    allowed, draw = sorted(os.sched_getaffinity(0)), random.Random(7)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}  # nproc obeys those
+    masks = {frozenset(draw.sample(allowed, draw.randint(1, len(allowed)))) for _ in range(6)}
+    code = "from procbench.cpu import topology as t; print(*sorted(t.allowed_cpus()))"
+    for mask in masks:
+        under = ["taskset", "-c", ",".join(map(str, mask))]
+        counted = subprocess.run([*under, "nproc"], capture_output=True, text=True, check=True, env=env).stdout
+        ours = subprocess.run(
+            [*under, sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True
+        )
+        assert [int(cpu) for cpu in ours.stdout.split()] == sorted(mask)
+        assert int(counted) == len(mask)

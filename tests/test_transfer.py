@@ -696,3 +696,68 @@ def test_an_input_that_cannot_be_given_away_fails_its_task_alone() -> None:
     assert second.error is not None
     assert (first.error.stage, second.error.stage, third.outcome) == ("input", "input", "succeeded")
     viewed.close()
+
+
+# --- what makes no sense ----------------------------------------------------------------------------------------------
+
+NO_TIMES: list[Any] = [-1, -0.1, float("nan"), float("inf"), "1", True, [1]]
+NO_SIZES: list[Any] = [-1, 1.5, float("nan"), float("inf"), "1", True, [1]]
+_started: list[int] = []
+
+
+def started(fd: int) -> None:
+    _started.append(fd)
+
+
+REFUSED: dict[str, Callable[[Any], object]] = {
+    "send timeout": lambda bad: send(b"x", started, timeout=bad),
+    "receive timeout": lambda bad: receive(started, timeout=bad),
+    "send pipe": lambda bad: send(b"x", started, pipe_size_bytes=bad),
+    "receive pipe": lambda bad: receive(started, pipe_size_bytes=bad),
+    "asend pipe": lambda bad: asyncio.run(asend(b"x", started, pipe_size_bytes=bad)),
+    "areceive pipe": lambda bad: asyncio.run(areceive(started, pipe_size_bytes=bad)),
+    "receive cap": lambda bad: receive(started, max_bytes=bad),
+    "areceive cap": lambda bad: asyncio.run(areceive(started, max_bytes=bad)),
+    "send source": lambda bad: send(bad, started),
+    "asend source": lambda bad: asyncio.run(asend(bad, started)),
+    "send transport": lambda bad: send(b"x", started, transport=bad),
+    "send child": lambda bad: send(b"x", bad),
+    "receive child": receive,
+    "receive into": lambda bad: receive(started, into=bad),
+    "areceive into": lambda bad: asyncio.run(areceive(started, into=bad)),
+}
+BAD: dict[str, list[Any]] = {
+    "timeout": NO_TIMES,
+    "pipe": [0, *NO_SIZES],
+    "cap": NO_SIZES,
+    "source": ["abc", 5, None, [b"x"], memoryview(b"abcd")[::2]],
+    "transport": ["nonsense", None, 3, ["write"]],
+    "child": ["abc", None, -1, True, 1.5, 1 << 40, object()],
+    "into": [bytearray(9), b"path", 1.5, True, -1, 1 << 40, 999_999, [1], "a\0b", object()],
+}
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_makes_no_sense_is_refused_before_a_child_runs(call: str) -> None:
+    """Every argument of the wrong kind or size is an InvalidInputError that names what was given, and starts nothing."""
+    _started.clear()
+    for bad in BAD[call.split()[1]]:
+        with pytest.raises(InvalidInputError, match=r"; "):
+            REFUSED[call](bad)
+    assert _started == []
+
+
+@pytest.mark.parametrize("call", ["source", "time", "into"])
+def test_an_end_given_by_number_is_closed_when_the_rest_makes_no_sense(call: str) -> None:
+    """What was handed over by number is closed, however wrong the other arguments are."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    given, kept = (read_end, write_end) if call == "into" else (write_end, read_end)
+    transfers: dict[str, Callable[[], object]] = {
+        "source": lambda: send("abc", write_end),  # type: ignore[arg-type]
+        "time": lambda: send(b"x", write_end, timeout=float("nan")),
+        "into": lambda: receive(read_end, bytearray(9)),  # type: ignore[arg-type]
+    }
+    with pytest.raises(InvalidInputError):
+        transfers[call]()
+    assert not linux.is_open(given)
+    os.close(kept)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from procbench.cpu.balance import Choose, Move, Round
-from procbench.cpu.pinning import ThreadCpus, check_cpus, cpus_of, pin_threads, process_cpus, put_back
+from procbench.cpu.load import CpuLoadMeter
+from procbench.cpu.pinning import ThreadCpus, cpus_of, pin_threads, process_cpus, put_back
+from procbench.cpu.placement import CpuSetLike, check_cpus, optimal_cpus
 from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.cpu.processes import ProcessGuard, ProcessMark, read_stat
 from procbench.cpu.topology import CpuTopology, read_topology
@@ -73,6 +75,18 @@ class _Managed:
     looked_s: float = 0.0  # when that was read, for its share until the next look
 
 
+class _MeasuredLoads:
+    """The load of each CPU since it was last asked; of a CPU whose counters stood still, what was measured before."""
+
+    def __init__(self) -> None:
+        self._meter = CpuLoadMeter()
+        self._latest: dict[int, float] = {}
+
+    def __call__(self) -> Mapping[int, float]:
+        self._latest.update(self._meter.measure().per_cpu)
+        return self._latest
+
+
 class CpuAffinityManager:
     """Pin processes, and restore what they had when closed. Thread-safe; one lock, which its owner may take again.
 
@@ -85,21 +99,21 @@ class CpuAffinityManager:
         allowed: Returns the CPUs to choose from; None for those that this process has.
         topology: The machine; None to read it.
         loads: Returns the load of each CPU, 0 idle to 1 busy, measured since it was called last; None to read the kernel's
-            counters.
+            counters, the first time now, at some 10 µs for each thread of the machine.
         choose: Which CPUs suit a class.
     """
 
     def __init__(
         self,
         *,
-        choose: Choose,
-        loads: Callable[[], Mapping[int, float]],
         allowed: Callable[[], frozenset[int]] | None = None,
         topology: CpuTopology | None = None,
+        loads: Callable[[], Mapping[int, float]] | None = None,
+        choose: Choose = optimal_cpus,
     ) -> None:
         self._read_allowed = allowed or self._own_cpus
         self._topology = topology or read_topology()
-        self._loads = loads
+        self._loads = loads or _MeasuredLoads()
         self._choose = choose
         self._lock = threading.RLock()
         self._managed: dict[int, _Managed] = {}
@@ -112,12 +126,12 @@ class CpuAffinityManager:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def pin(self, pid: int, cpus: Iterable[int]) -> Pinned:
+    def pin(self, pid: int, cpus: CpuSetLike) -> Pinned:
         """Pin a process with all its threads, all or nothing, and read every set back.
 
         Args:
             pid: The process; children that it has already keep their CPUs, later ones inherit these.
-            cpus: Logical CPUs.
+            cpus: Logical CPUs, by number or in the kernel's list format, such as ``0-3,8``.
 
         Raises:
             InvalidInputError: The set is empty, or names a CPU that does not exist, is not allowed, or that the kernel drops
@@ -151,7 +165,7 @@ class CpuAffinityManager:
         """Return the CPUs that suit a class best now, by the load that was measured since the last look; never none.
 
         Raises:
-            InvalidInputError: There is no such class.
+            InvalidInputError: There is no such class, or no CPU is allowed.
         """
         _check_priority(priority)
         with self._lock:
@@ -173,7 +187,6 @@ class CpuAffinityManager:
         """
         with self._lock:
             self._check_open()
-            self._drop_gone()
             looks = Round(self._choose, self._topology, self._read_allowed(), self._loads())
             moves = []
             for entry in list(self._managed.values()):
@@ -294,10 +307,10 @@ class CpuAffinityManager:
     # --- balance --------------------------------------------------------------------------------------------------
 
     def _move_of(self, entry: _Managed, looks: Round) -> Move | None:
-        if entry.priority is None:
-            return None
         pid = entry.mark.process.pid
         with ProcessGuard(pid, entry.mark) as guard:
+            if entry.priority is None:
+                return None
             current = cpus_of(pid)
             own_load = self._own_load(entry)
             guard.check()  # so these were its own

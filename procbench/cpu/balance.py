@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from procbench.cpu.placement import format_cpu_list
 from procbench.cpu.priority import Priority
 from procbench.cpu.topology import CpuTopology
 
@@ -44,7 +46,7 @@ class Round:
         choose: Which CPUs suit a class.
         topology: The machine.
         allowed: CPUs to choose from.
-        loads: The load of each CPU, 0 idle to 1 busy.
+        loads: The load of each CPU, 0 idle to 1 busy; one that is missing was not measured. With none, all count as idle.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Round:
         self._choose = choose
         self._topology = topology
         self._allowed = allowed
-        self._loads = {cpu: loads.get(cpu, 0.0) for cpu in allowed}
+        measured = {cpu: loads[cpu] for cpu in allowed if cpu in loads}
+        self._loads = measured or dict.fromkeys(allowed, 0.0)
 
     def move(self, pid: int, priority: Priority, current: frozenset[int], own_load: float) -> Move | None:
         """Return the move that a process should make, None when it is well where it is.
@@ -64,31 +67,34 @@ class Round:
             current: The CPUs that it may run on now.
             own_load: How much of one CPU it uses, 0 to 1. That is no reason for it to leave its own CPU.
         """
+        if not self._allowed:
+            return None
         others = dict(self._loads)
         if len(current) == 1:  # otherwise nobody knows on which of them it ran
-            for home in current & self._allowed:
+            for home in current & others.keys():
                 others[home] = max(0.0, others[home] - own_load)
         best = self._choose(priority, self._topology, self._allowed, others) & self._allowed
         if not best or (priority == "normal" and self._good_enough(current, best, others)):
             best = current
         if len(best) == 1 and best <= self._allowed:
             for home in best:
-                others[home] += own_load
+                others[home] = others.get(home, 0.0) + own_load
             self._loads = others
         return None if best == current else Move(pid, current, best, self._why(priority, current, best, others))
 
     def _good_enough(self, current: frozenset[int], best: frozenset[int], loads: Mapping[int, float]) -> bool:
         """Return whether a process that has one CPU gains too little by leaving it."""
-        if len(current) != 1 or not current <= self._allowed:
+        if len(current) != 1 or not current <= loads.keys():
             return False
-        return max(loads[home] for home in current) - max(loads[cpu] for cpu in best) < _WORTH_MOVING
+        here, there = (max(loads.get(cpu, math.inf) for cpu in cpus) for cpus in (current, best))
+        return here - there < _WORTH_MOVING
 
     def _why(
         self, priority: Priority, current: frozenset[int], best: frozenset[int], loads: Mapping[int, float]
     ) -> str:
-        if lost := sorted(current - self._allowed):
-            return f"CPUs {lost} are not allowed any more"
+        if lost := current - self._allowed:
+            return f"CPU {format_cpu_list(lost)} is not allowed any more"
         if priority == "normal":
-            shares = ", ".join(f"CPU {cpu} {loads[cpu]:.0%}" for cpu in sorted(current | best))
+            shares = ", ".join(f"CPU {cpu} {loads[cpu]:.0%}" for cpu in sorted((current | best) & loads.keys()))
             return f"normal runs on the CPU with the least load of others: {shares}"
-        return f"{priority} runs on CPUs {sorted(best)}"
+        return f"{priority} runs on CPU {format_cpu_list(best)}"

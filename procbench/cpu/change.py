@@ -180,7 +180,9 @@ class Change:
                         step()
                     last.extend(_for_thread(self._pid, tid, step) for step in irreversible)
             done |= new
-            remember = False  # who was started since inherited what may be new already; it gets back what the main thread had
+            remember = (
+                False  # who was started since inherited what may be new already; it gets back what the main thread had
+            )
 
     def _read_back(self) -> InForce:
         """Return what the kernel says.
@@ -198,10 +200,15 @@ class Change:
             seconds, size = (resource.prlimit(pid, one)[0] for one in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE))
         except ProcessLookupError:
             raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended") from None
+        for name, limit in (("cpu_time_limit_s", seconds), ("file_size_limit_bytes", size)):
+            if self._values.get(name, limit) != limit:
+                raise PermissionDeniedError(
+                    errno.EPERM, f"{name} of process {pid} is {limit} after it was set; try again"
+                )
         cpu, memory = self.after.cpu, self.after.memory
         return InForce(
             scheduling=read(pid),
-            cpu_limit=cpu[0] if cpu else None,
+            cpu_limit=self._cpu.share_in_force(pid) if cpu else None,
             cpu_mechanism=cpu[1] if cpu else None,
             memory_limit_bytes=self._memory.limit_bytes(pid) if memory else None,
             memory_mechanism=memory[1] if memory else None,

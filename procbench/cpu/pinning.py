@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from procbench.cpu.placement import CpuSetLike, check_cpus, format_cpu_list
 from procbench.cpu.processes import ProcessGuard, read_stat, thread_ids
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
 
@@ -47,32 +47,14 @@ def cpus_of(tid: int) -> frozenset[int] | None:
         return None
 
 
-def check_cpus(cpus: Iterable[int], allowed: frozenset[int]) -> frozenset[int]:
-    """Return the CPUs as a set, once all of them are allowed.
-
-    Raises:
-        InvalidInputError: There is none, one is no CPU number, or one is not allowed; the message names which.
-    """
-    chosen = list(cpus)
-    if wrong := [cpu for cpu in chosen if isinstance(cpu, bool) or not isinstance(cpu, int) or cpu < 0]:
-        raise InvalidInputError(f"CPUs are numbers from 0, and not {', '.join(map(repr, wrong))}")
-    if not chosen:
-        raise InvalidInputError("the CPU set is empty, and a thread needs at least one CPU to run on; name one")
-    if bad := sorted(set(chosen) - allowed):
-        raise InvalidInputError(
-            f"CPUs {bad} do not exist or are not allowed here; choose from {sorted(allowed)} (the kernel would drop them)"
-        )
-    return frozenset(chosen)
-
-
-def pin_current_thread(cpus: Iterable[int], allowed: frozenset[int] | None = None) -> frozenset[int]:
+def pin_current_thread(cpus: CpuSetLike, allowed: frozenset[int] | None = None) -> frozenset[int]:
     """Pin the calling thread, and every child it spawns from now on, and return the set it had before.
 
     Two system calls and a look at the main thread; none for each child, which inherits the set. To go back, pass what
     was returned as both arguments.
 
     Args:
-        cpus: Logical CPUs.
+        cpus: Logical CPUs, by number or in the kernel's list format.
         allowed: CPUs to choose from; None for those of the main thread and those that the calling thread has.
 
     Raises:
@@ -174,7 +156,7 @@ def _undo(guard: ProcessGuard, before: dict[int, ThreadCpus], cpus: frozenset[in
 def _pin_thread(
     guard: ProcessGuard, tid: int, cpus: frozenset[int], before: dict[int, ThreadCpus], *, first: bool
 ) -> bool:
-    """Return whether the thread had another set than asked. One with it that is found only later has inherited it."""
+    """Return whether the thread had to be set. One that is found only later and has the set has inherited it."""
     now = cpus_of(tid)
     if now is None or (now == cpus and not first):
         return False
@@ -183,7 +165,7 @@ def _pin_thread(
             before[tid] = ThreadCpus(read_stat(guard.pid, tid).id.started_ticks, now)
         except ProcessGoneError:  # just this thread, or all; the caller looks
             return False
-    if now == cpus or not _set(guard, tid, cpus):
+    if not _set(guard, tid, cpus):  # also when it has them: whether this user may must not depend on that
         return False
     in_force = cpus_of(tid)
     if in_force is not None and in_force < cpus:
@@ -229,6 +211,6 @@ def _refusal(error: OSError, who: str, cpus: frozenset[int]) -> Exception:
 
 def _dropped(who: str, asked: frozenset[int], in_force: frozenset[int]) -> InvalidInputError:
     return InvalidInputError(
-        f"{who} cannot run on CPUs {sorted(asked - in_force)}: they are off or outside its cpuset, or a kernel thread is "
+        f"{who} cannot run on CPU {format_cpu_list(asked - in_force)}: off, or outside its cpuset, or a kernel thread is "
         f"bound to its own; nothing was changed"
     )

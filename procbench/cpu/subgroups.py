@@ -13,12 +13,11 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import threading
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
+from procbench.cpu.cgroups import group_version, own_group
 from procbench.cpu.duty import descendants
 from procbench.errors import ProcessGoneError
 
@@ -31,64 +30,20 @@ _TRIES: Final = 5
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnGroup:
-    """The cgroup that this process is in, for one controller.
-
-    Attributes:
-        folder: Where it is mounted.
-        version: 1 or 2.
-        line: How ``/proc/<pid>/cgroup`` says it.
-    """
-
-    folder: Path
-    version: int
-    line: str
-
-
-def own_group(controller: str) -> OwnGroup | None:
-    """Return this process's cgroup for ``cpu`` or ``memory``, version 1 before 2; ``None`` where it is not to be seen."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return None
-    for version in (1, 2):
-        for line in lines:
-            _, names, path = line.split(":", 2)
-            if (controller in names.split(",")) if version == 1 else not names:
-                folder = _mounted(mounts, controller, version, path)
-                if folder is not None:
-                    return OwnGroup(folder, version, line)
-    return None
-
-
-def _mounted(mounts: list[str], controller: str, version: int, path: str) -> Path | None:
-    for mount in mounts:
-        fields, _, after = mount.partition(" - ")
-        kind, *_, options = after.split() or ("", "")
-        if kind != ("cgroup" if version == 1 else "cgroup2"):
-            continue
-        if version == 1 and controller not in options.split(","):
-            continue
-        root, point = (_unescape(field) for field in fields.split()[3:5])
-        own = PurePosixPath(path)
-        folder = Path(point) / (own.relative_to(root) if own.is_relative_to(root) else PurePosixPath())
-        usable = version == 1 or controller in _words_in(folder / "cgroup.subtree_control")
-        return folder if usable else None
-    return None
-
-
-def _unescape(field: str) -> str:
-    r"""Undo the octal escapes of mountinfo, in which a space is ``\040``."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
 def _words_in(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:
         return []
+
+
+def _place_of(pid: int | str, controller: str, version: int) -> str | None:
+    """Return the line of ``/proc/<pid>/cgroup`` that says where a process is."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        names = line.split(":", 2)[1]
+        if controller in names.split(",") if version == 1 else not names:
+            return line
+    return None
 
 
 class Subgroups:
@@ -100,7 +55,9 @@ class Subgroups:
 
     def __init__(self, controller: str) -> None:
         self.controller = controller
-        self._own: OwnGroup | None = None
+        self._own: Path | None = None
+        self._version = 1
+        self._line: str | None = None
         self._probed = False
         self._free: list[Path] = []
         self._made: set[Path] = set()
@@ -112,19 +69,29 @@ class Subgroups:
         with self._lock:
             if not self._probed:
                 self._probed = True
-                self._own = own_group(self.controller)
                 try:
-                    self._free.append(self._make())
+                    self._probe()
                 except OSError:
                     self._own = None
-            return None if self._own is None else f"cgroup v{self._own.version}"
+            return None if self._own is None else f"cgroup v{self._version}"
+
+    def _probe(self) -> None:
+        self._own = own_group(self.controller)
+        if self._own is None:
+            return
+        self._version = group_version(self._own)
+        if self._version == 2 and self.controller not in _words_in(self._own / "cgroup.subtree_control"):
+            self._own = None
+            return
+        self._line = _place_of("self", self.controller, self._version)
+        self._free.append(self._make())
 
     def _make(self) -> Path:
         if self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup is to be seen here")
-        folder = self._own.folder / f"procbench-{os.getpid()}-{self.controller}-{next(_numbers)}"
+        folder = self._own / f"procbench-{os.getpid()}-{self.controller}-{next(_numbers)}"
         folder.mkdir()
-        if not os.access(folder / _PROBE_FILES[self.controller, self._own.version], os.W_OK):
+        if not os.access(folder / _PROBE_FILES[self.controller, self._version], os.W_OK):
             folder.rmdir()
             raise PermissionError(errno.EACCES, f"{folder} cannot be written")
         self._made.add(folder)
@@ -147,10 +114,10 @@ class Subgroups:
         if self.mechanism is None or self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
         try:
-            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            line = _place_of(pid, self.controller, self._version)
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
-        if self._own.line not in lines:
+        if line != self._line:
             raise OSError(errno.EXDEV, f"process {pid} is in another cgroup than this one; it is left there")
         with self._lock:
             folder = self._free.pop() if self._free else self._make()
@@ -186,7 +153,7 @@ class Subgroups:
                 break
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    (self._own.folder / "cgroup.procs").write_text(pid)
+                    (self._own / "cgroup.procs").write_text(pid)
         else:
             return  # a fork bomb: the group stays until it can be removed
         with self._lock:

@@ -199,7 +199,7 @@ def _caches(places: dict[int, Path]) -> tuple[CpuCache, ...] | None:
             level, shared = _text_in(index / "level") or "", _cpu_list_in(index / "shared_cpu_list")
             if level.isdigit() and int(level) > 1 and shared and cpu in shared:
                 size = _size_in(index / "size")
-                found.add(CpuCache(int(level), _text_in(index / "type"), size, shared & frozenset(places)))
+                found.add(CpuCache(int(level), _text_in(index / "type"), size, shared.intersection(places)))
     return tuple(sorted(found, key=lambda cache: (-cache.level, min(cache.cpus), cache.kind or ""))) or None
 
 

@@ -44,6 +44,17 @@ class ChildLimiter:
         except PermissionDeniedError as error:
             raise SpawnError(error.errno or errno.EPERM, "limits", program, str(error)) from error
 
+    def rests(self, pid: int) -> None:
+        """Leave alone a child that is stopped for a while: a limit kept by stopping would let it go on."""
+        if self._cpu is not None:
+            self._cpu.remove(pid)
+
+    def goes_on(self, pid: int) -> None:
+        """Limit it again."""
+        if self._cpu is not None:
+            with contextlib.suppress(ProcessGoneError):
+                self._cpu.add(pid)
+
     def ends(self, pid: int) -> int:
         """Lift a child's limits before it is reaped, and return how many processes of it were killed for want of memory."""
         kills = 0

@@ -7,6 +7,7 @@ its group's id cannot have passed to somebody else.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -14,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from procbench import linux
@@ -85,6 +86,12 @@ class ChildRunner:
         buffers: Where the buffer comes from that pipes are read into, until ``close``; ``None`` for a pool that all such
             runners of this process share.
         limiter: Keeps each child to its share of CPUs and memory; ``None`` for children that may use any.
+
+    Attributes:
+        slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
+            for never.
+        more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
+            use this runner.
     """
 
     def __init__(
@@ -114,6 +121,8 @@ class ChildRunner:
         self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
         self.stop_asked: Literal["terminate", "kill"] | None = None
+        self.slice_s: float | None = None
+        self.more_urgent: Callable[[], Callable[[], None] | None] | None = None
 
     def close(self) -> None:
         """Give the descriptors and the buffer back. Harmless when called twice."""
@@ -246,7 +255,7 @@ class _Watch:
     _returncode: int | None = None
     _timed_out = _cancelled = _held = False
     _phase: StopPhase | None = None
-    _deadline_s = math.inf
+    _deadline_s = _slice_at_s = math.inf
     _kill_at_s = 0.0
     _limit_hit: str | None = None
 
@@ -261,6 +270,8 @@ class _Watch:
         self._count = _WITHOUT_PIPES if pipes is _NO_PIPES else len(self._polled)
         if limits.timeout is not None:
             self._deadline_s = started_ns / _SECOND_NS + limits.timeout
+        if runner.slice_s is not None and runner.more_urgent is not None:
+            self._slice_at_s = started_ns / _SECOND_NS + runner.slice_s
 
     def until_end(self) -> None:
         """Return when the child is reaped and its pipes are drained."""
@@ -288,12 +299,15 @@ class _Watch:
             if runner.stop_asked is not None and not self._ended_ns:
                 self._obey(runner.stop_asked)
             wait_ms = -1
-            if self._deadline_s != math.inf:
-                wait_ms = min(max(0, math.ceil((self._deadline_s - time.monotonic()) * 1000)), _LONGEST_POLL_MS)
+            until_s = self._slice_at_s if self._slice_at_s < self._deadline_s else self._deadline_s
+            if until_s != math.inf:
+                wait_ms = min(max(0, math.ceil((until_s - time.monotonic()) * 1000)), _LONGEST_POLL_MS)
             if self._count > _WITHOUT_PIPES:
                 self._pipes.show_to(self._polled)
             if linux.poll(runner._address, self._count, wait_ms) > 0:
                 self._serve()
+            if wait_ms >= 0 and time.monotonic() >= self._slice_at_s:
+                self._give_way()
             if wait_ms >= 0 and time.monotonic() >= self._deadline_s and self._advance():
                 return
 
@@ -312,6 +326,32 @@ class _Watch:
             self._ended_ns = ended_ns
             polled[EXIT].fd = -1
             polled[EXIT].revents = 0
+
+    def _give_way(self) -> None:
+        """Let something more urgent have this thread, if there is anything; the child stands still, and so does its time."""
+        runner = self._runner
+        self._slice_at_s = math.inf
+        if self._ended_ns or self._phase is not None or runner.stop_asked is not None:
+            return  # it is on its way out, and nothing must keep it from that
+        if runner.slice_s is None or runner.more_urgent is None:
+            return
+        work = runner.more_urgent()
+        if work is not None:
+            stopped_s = time.monotonic()
+            pid, limiter = self._child.pid, runner.limiter
+            try:
+                if limiter is not None:
+                    limiter.rests(pid)
+                with contextlib.suppress(PermissionError):  # somebody else's set-user-id program: it goes on running
+                    signal_group(pid, signal.SIGSTOP)
+                work()
+            finally:
+                with contextlib.suppress(PermissionError):
+                    signal_group(pid, signal.SIGCONT)
+                if limiter is not None:
+                    limiter.goes_on(pid)
+                self._deadline_s += time.monotonic() - stopped_s
+        self._slice_at_s = time.monotonic() + runner.slice_s
 
     def _obey(self, wish: Literal["terminate", "kill"]) -> None:
         self._cancelled = self._cancelled or self._phase is None

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from procbench.errors import PoolExhaustedError
+from procbench.errors import InvalidInputError, PoolExhaustedError
+from procbench.memory import checks
 from procbench.memory.buffers import BufferPool, BufferPoolStatistics, wait_steps
 from procbench.memory.lease import PooledBuffer
 
@@ -19,13 +20,19 @@ class AsyncBufferPool:
 
     Args:
         pool: The pool.
+
+    Raises:
+        InvalidInputError: ``pool`` is no :class:`BufferPool`.
     """
 
     def __init__(self, pool: BufferPool) -> None:
+        if not isinstance(pool, BufferPool):
+            raise InvalidInputError(f"{type(pool).__name__} is no BufferPool; make one and give it here")
         self.pool = pool
 
     async def acquire(self, timeout: float | None = None, *, size_bytes: int | None = None) -> PooledBuffer:
         """Return a buffer, and wait for one while all are out; as :meth:`BufferPool.acquire`."""
+        checks.timeout(timeout)
         with contextlib.suppress(PoolExhaustedError):
             return self.pool.acquire_nowait(size_bytes=size_bytes)
         loop = asyncio.get_running_loop()

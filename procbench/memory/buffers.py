@@ -27,9 +27,9 @@ from procbench.errors import (
     ClosedError,
     DoubleReleaseError,
     ForeignBufferError,
-    InvalidInputError,
     PoolExhaustedError,
 )
+from procbench.memory import checks
 from procbench.memory.lease import PooledBuffer, Slot, dismantle, hold, references
 from procbench.memory.slab import Slab
 
@@ -112,8 +112,7 @@ class BufferPool:
         name: str = "buffers",
     ) -> None:
         for word, number in (("buffer_size_bytes", buffer_size_bytes), ("capacity", capacity)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InvalidInputError(f"{word} is {number!r}; it must be a whole number of at least 1")
+            checks.whole(word, number, 1)
         self.buffer_size_bytes = buffer_size_bytes
         self.capacity = capacity
         self.name = name
@@ -137,14 +136,17 @@ class BufferPool:
         """Return a buffer, and wait for one while all are out.
 
         Args:
-            timeout: Most seconds to wait; ``None`` for ever.
+            timeout: Most seconds to wait, finite and at least 0; ``None`` for ever.
             size_bytes: Bytes that are needed; the buffer's view is as long. ``None`` for all.
 
         Raises:
+            InvalidInputError: ``timeout`` or ``size_bytes`` is no number of at least 0.
             PoolExhaustedError: None came back in time.
             BufferSizeError: Buffers of this pool are smaller.
             ClosedError: The pool was closed.
         """
+        if timeout is not None:
+            checks.timeout(timeout)
         if size_bytes is not None:
             self._check_size(size_bytes)
         if self._waiters:
@@ -355,8 +357,7 @@ class BufferPool:
         self._match()
 
     def _check_size(self, size_bytes: int) -> None:
-        if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
-            raise InvalidInputError(f"size_bytes is {size_bytes!r}; it must be a whole number of at least 0")
+        checks.whole("size_bytes", size_bytes)
         if size_bytes > self.buffer_size_bytes:
             raise BufferSizeError(f"{size_bytes} bytes asked for; buffers of {self.name} have {self.buffer_size_bytes}")
 

@@ -16,32 +16,28 @@ What splicing puts into a pipe is the file's own page cache, so that a reader se
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import itertools
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Self
+from collections.abc import Callable
+from typing import Any, Self
 
-from procbench import linux
 from procbench.errors import (
-    ClosedError,
     InvalidInputError,
     MappingError,
     MappingLentError,
     MappingSealedError,
-    MappingTruncatedError,
 )
-from procbench.memory.region import Kind, Lease, Region, create_memfd
-
-_COPIED_AT_ONCE: Final = 1 << 20
+from procbench.memory import checks
+from procbench.memory.region import Lease, Region, create_memfd
+from procbench.memory.stretch import Stretch
 
 _ids = itertools.count(1)
 
 
-class MemoryMapping:
+class MemoryMapping(Stretch):
     """A stretch of a region: made by ``anonymous``, ``memfd``, ``wrap`` or ``file``, and by slicing, which never copies.
 
     Thread-safe, except that two threads that write to the same bytes get what they wrote, in any order. A mapping that is
@@ -56,14 +52,7 @@ class MemoryMapping:
         size_bytes: How long it is; ``len()`` says the same.
     """
 
-    __slots__ = ("__weakref__", "_region", "id", "offset", "size_bytes")
-
-    def __init__(self, region: Region, offset: int, size_bytes: int, id: int) -> None:
-        self._region: Region | None = region
-        self.offset = offset
-        self.size_bytes = size_bytes
-        self.id = id
-        region.handles.add(self)
+    __slots__ = ()
 
     @classmethod
     def _whole(cls, region: Region) -> Self:
@@ -83,7 +72,7 @@ class MemoryMapping:
             InvalidInputError: The size is negative.
             MappingError: The kernel refused (ENOMEM).
         """
-        region = Region("anonymous", _not_negative(size_bytes))
+        region = Region("anonymous", checks.whole("size_bytes", size_bytes))
         region.map_anew()
         if region.map is not None:
             region.huge_pages = huge_pages and _advised(region.map, mmap.MADV_HUGEPAGE)
@@ -101,7 +90,7 @@ class MemoryMapping:
             InvalidInputError: The size is negative.
             MappingError: The kernel refused (ENOMEM, EMFILE, ...).
         """
-        _not_negative(size_bytes)
+        checks.whole("size_bytes", size_bytes)
         try:
             descriptor = create_memfd()
         except OSError as error:
@@ -131,7 +120,7 @@ class MemoryMapping:
         try:
             view = memoryview(data)
             view = view.toreadonly().cast("B") if view.nbytes else memoryview(b"")
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # a released view, or a format of several bytes that is not native
             raise InvalidInputError(f"{type(data).__name__} holds no contiguous bytes; it cannot be wrapped") from error
         region = Region("wrapped", view.nbytes, data=view)
         if type(data) is bytes:
@@ -149,10 +138,18 @@ class MemoryMapping:
             file: A path, or an open descriptor, which stays the caller's.
 
         Raises:
-            InvalidInputError: It is no regular file.
+            InvalidInputError: It is no regular file, or neither a path nor a descriptor.
             OSError: It cannot be opened.
         """
-        fd = os.dup(file) if isinstance(file, int) else os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if isinstance(file, int):
+                fd = os.dup(checks.whole("file, as a descriptor,", file))
+            else:
+                fd = os.open(os.fspath(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (TypeError, OverflowError) as error:
+            raise InvalidInputError(f"{file!r} is neither a path nor a descriptor; give one of them") from error
+        except ValueError as error:
+            raise InvalidInputError(f"{file!r} cannot be a path: {error}; give another") from error
         region = Region("file", 0, fd)
         found = os.fstat(fd)
         if found.st_mode & 0o170000 != 0o100000:
@@ -160,56 +157,16 @@ class MemoryMapping:
         region.size_bytes = found.st_size
         return cls._whole(region)
 
-    # --- what it is ---------------------------------------------------------------------------------------------------
+    # --- what can be done to it ---------------------------------------------------------------------------------------
 
-    @property
-    def _open(self) -> Region:
-        if self._region is None:
-            raise ClosedError("the mapping is closed")
-        return self._region
-
-    def __len__(self) -> int:
-        return self.size_bytes
-
-    def __repr__(self) -> str:
-        what = "closed" if self._region is None else self._region.kind
-        return f"<MemoryMapping {self.id}: {what}, {self.size_bytes} bytes at {self.offset}>"
-
-    @property
-    def kind(self) -> Kind:
-        """``anonymous``, ``memfd``, ``wrapped`` or ``file``."""
-        return self._open.kind
-
-    @property
-    def fd(self) -> int | None:
-        """The descriptor of a memfd or file; it belongs to the mapping."""
-        descriptor = self._open.fd
-        return descriptor if descriptor >= 0 else None
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._region is None
-
-    @property
-    def sealed(self) -> bool:
-        """Whether nothing can be written through it."""
-        return self._open.sealed
-
-    @property
-    def immutable(self) -> bool:
-        """Whether nobody at all can change its bytes any more."""
-        return self._open.immutable
-
-    @property
-    def huge_pages(self) -> bool:
-        """Whether the kernel agreed to use huge pages where it can."""
-        return self._open.huge_pages
-
-    @property
-    def populated(self) -> bool:
-        """Whether all its pages were asked for ahead."""
-        return self._open.populated_bytes >= self.offset + self.size_bytes
+    def __getitem__(self, piece: slice) -> MemoryMapping:
+        if not isinstance(piece, slice) or piece.step not in (None, 1):
+            raise InvalidInputError("a mapping is sliced by [start:stop]; for one byte read the slice")
+        try:
+            start, stop, _ = piece.indices(self.size_bytes)
+        except TypeError as error:
+            raise InvalidInputError(f"a mapping is sliced by whole numbers, and not by {piece}") from error
+        return MemoryMapping(self._open, self.offset + start, max(0, stop - start), self.id)
 
     def populate(self, size_bytes: int) -> None:
         """Have the first ``size_bytes`` bytes in memory now: one call costs less than a page fault for every 4 KiB.
@@ -217,128 +174,29 @@ class MemoryMapping:
         What was asked for before is not asked for again. Harmless for a mapping that has no pages of its own, and where the
         kernel cannot do it: then each page comes when it is first touched.
 
+        Raises:
+            InvalidInputError: The size is no whole number of at least 0.
+
         Source: madvise(2), ``MADV_POPULATE_WRITE`` (Linux 5.14).
         """
         region = self._open
+        checks.whole("size_bytes", size_bytes)
         if not region.sealed:
             region.populate(self.offset + size_bytes)
-
-    @property
-    def fallback(self) -> str | None:
-        """Name of the errno for which it is not the kind that was asked for, or ``None``."""
-        return self._open.fallback
-
-    @property
-    def to_end(self) -> bool:
-        """Whether it reaches to the end of its region, so that a reader of the descriptor stops in the right place."""
-        return self.offset + self.size_bytes == self._open.size_bytes
-
-    @property
-    def lent(self) -> bool:
-        """Whether its bytes stand in a pipe, or are on their way there. Looks anew, some 20 µs."""
-        return self._open.lent()
-
-    @property
-    def viewed(self) -> bool:
-        """Whether a view of the region, or a slice of one, is alive somewhere."""
-        return self._open.viewed()
-
-    # --- its bytes ----------------------------------------------------------------------------------------------------
-
-    def __getitem__(self, piece: slice) -> MemoryMapping:
-        if not isinstance(piece, slice) or piece.step not in (None, 1):
-            raise InvalidInputError("a mapping is sliced by [start:stop]; for one byte read the slice")
-        start, stop, _ = piece.indices(self.size_bytes)
-        return MemoryMapping(self._open, self.offset + start, max(0, stop - start), self.id)
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[memoryview]:
-        """Give a read-only view for as long as the block takes; of a file a copy, read by pread(2).
-
-        Raises:
-            MappingTruncatedError: The file became shorter.
-        """
-        if self.kind == "file":
-            yield memoryview(self.tobytes())
-            return
-        with self._open.lock:
-            view = self._cut(self._open.view().toreadonly())
-        try:
-            yield view
-        finally:
-            _let_go(view)
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[memoryview]:
-        """Give a view that can be written to, for as long as the block takes.
-
-        A slice of it that outlives the block is noticed: the mapping cannot be lent, resized or closed until it is gone.
-
-        Raises:
-            MappingLentError: A pipe still has the bytes.
-            MappingSealedError: It is sealed, a file, or somebody else's object.
-        """
-        region = self._open
-        with region.lock:
-            if region.sealed:
-                raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) is only read")
-            if region.still_lent():
-                raise MappingLentError(errno.EBUSY, "the mapping cannot be written while a pipe still has its bytes")
-            view = self._cut(region.view())
-        try:
-            yield view
-        finally:
-            _let_go(view)
-
-    def _cut(self, whole: memoryview) -> memoryview:
-        return whole[self.offset : self.offset + self.size_bytes]
-
-    def tobytes(self) -> bytes:
-        """Return a copy of its bytes.
-
-        Raises:
-            MappingTruncatedError: The file became shorter.
-        """
-        region = self._open
-        if region.kind != "file":
-            with self.reading() as view:
-                return bytes(view)
-        return b"".join(self._pieces())
-
-    def _pieces(self) -> Iterator[bytes]:
-        """Read a file piece by piece."""
-        descriptor, at, end = self._open.fd, self.offset, self.offset + self.size_bytes
-        while at < end:
-            piece = os.pread(descriptor, min(_COPIED_AT_ONCE, end - at), at)
-            if not piece:
-                raise MappingTruncatedError(
-                    errno.ENODATA, f"the file ends at {at:,} bytes now, and was longer when mapped"
-                )
-            at += len(piece)
-            yield piece
-
-    def read_fd(self) -> int:
-        """Return a new descriptor that reads from its beginning on, and shares no offset with any other; the caller closes it.
-
-        Raises:
-            InvalidInputError: It has no descriptor.
-            OSError: The kernel refused.
-        """
-        descriptor = self._open.fd
-        if descriptor < 0:
-            raise InvalidInputError(f"a mapping of kind {self.kind} has no descriptor")
-        own = linux.reopen(descriptor, os.O_RDONLY)
-        os.lseek(own, self.offset, os.SEEK_SET)
-        return own
-
-    # --- what can be done to it ---------------------------------------------------------------------------------------
 
     def lend(self, remain: Callable[[], bool]) -> Lease:
         """Keep its bytes as they are until ``remain`` says no, and the region from being freed, even if it is forgotten.
 
+        Looks, too, whether two older loans are over, some 20 µs each; so it costs the same however many are out.
+
         Raises:
+            InvalidInputError: ``remain`` is no function.
             MappingLentError: A view is alive, and it is not sealed: nobody can tell a view that only reads from one that writes.
         """
+        if not callable(remain):
+            raise InvalidInputError(
+                f"remain is {remain!r}; it must be a function that says whether the bytes are needed"
+            )
         return self._open.lend(remain, self.offset)
 
     def seal(self) -> Self:
@@ -387,7 +245,7 @@ class MemoryMapping:
             MappingError: The kernel refused (ENOMEM).
         """
         region = self._open
-        _not_negative(size_bytes)
+        checks.whole("size_bytes", size_bytes)
         with region.lock:
             if region.sealed:
                 raise MappingSealedError(errno.EPERM, f"this mapping ({region.kind}) keeps its size")
@@ -434,20 +292,9 @@ class MemoryMapping:
                 raise
 
 
-def _not_negative(size_bytes: int) -> int:
-    if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
-        raise InvalidInputError(f"a size is a whole number of bytes of at least 0, and not {size_bytes!r}")
-    return size_bytes
-
-
 def _advised(region: mmap.mmap, advice: int) -> bool:
     try:
         region.madvise(advice)
     except OSError:
         return False
     return True
-
-
-def _let_go(view: memoryview) -> None:
-    with contextlib.suppress(BufferError):  # somebody's array still stands on it; the region sees that
-        view.release()

@@ -14,6 +14,7 @@ from procbench.errors import (
     InvalidInputError,
     PoolExhaustedError,
 )
+from procbench.memory import checks
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
 
@@ -131,9 +132,10 @@ class MemoryPoolManager:
         """Make a pool; arguments as those of :class:`BufferPool`.
 
         Raises:
-            InvalidInputError: There is a pool of this id already, or a number makes no sense.
+            InvalidInputError: The id is no str, there is a pool of this id already, or a number makes no sense.
             MappingError: The kernel gives no such memory.
         """
+        _check_id(pool_id)
         with self._lock:
             if pool_id in self._pools:
                 raise InvalidInputError(f"there is a pool {pool_id!r} already; remove it, or choose another id")
@@ -147,7 +149,12 @@ class MemoryPoolManager:
             return list(self._pools)
 
     def acquire(self, pool_id: str, timeout: float | None = None, *, size_bytes: int | None = None) -> PooledBuffer:
-        """Return a buffer of a pool, and wait while all are out; as :meth:`BufferPool.acquire`."""
+        """Return a buffer of a pool, and wait while all are out; as :meth:`BufferPool.acquire`.
+
+        Raises:
+            InvalidInputError: There is no such pool, or a number makes no sense.
+        """
+        checks.timeout(timeout)
         with self._lock:
             managed = self._find(pool_id)
             managed.entered += 1
@@ -168,7 +175,11 @@ class MemoryPoolManager:
         return self.acquire(pool_id, timeout=0, size_bytes=size_bytes)
 
     def release(self, pool_id: str, buffer: PooledBuffer) -> None:
-        """Take a buffer back; as :meth:`BufferPool.release`. What it refuses counts for nothing."""
+        """Take a buffer back; as :meth:`BufferPool.release`. What it refuses counts for nothing.
+
+        Raises:
+            InvalidInputError: There is no such pool.
+        """
         with self._lock:
             managed = self._find(pool_id)
             managed.pool.release(buffer)
@@ -231,10 +242,9 @@ class MemoryPoolManager:
             The ids of the pools that are gone.
 
         Raises:
-            InvalidInputError: ``max_idle_s`` is no number of at least 0.
+            InvalidInputError: ``max_idle_s`` is no finite number of at least 0; no pool was let go of.
         """
-        if not max_idle_s >= 0:
-            raise InvalidInputError(f"max_idle_s is {max_idle_s!r}; it must be at least 0")
+        checks.seconds("max_idle_s", max_idle_s)
         gone = []
         with self._lock:
             for pool_id, managed in list(self._pools.items()):
@@ -247,6 +257,7 @@ class MemoryPoolManager:
         return gone
 
     def _find(self, pool_id: str) -> _Managed:
+        _check_id(pool_id)
         try:
             return self._pools[pool_id]
         except KeyError:
@@ -265,3 +276,8 @@ class MemoryPoolManager:
             self._failures += not got
             self._peak = max(self._peak, self._current())
             self._times.add(ns)
+
+
+def _check_id(pool_id: object) -> None:
+    if not isinstance(pool_id, str):
+        raise InvalidInputError(f"pool_id is {pool_id!r}; a pool is named by a str")

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -146,13 +147,14 @@ class Region:
 
     def lend(self, remain: Callable[[], bool], offset: int) -> Lease:
         """Return a lease of the bytes from ``offset`` on; see ``MemoryMapping.lend``."""
-        settle()
+        _sweep()
         with self.lock:
             if not self.sealed and self.viewed():
                 raise MappingLentError(errno.EBUSY, "the mapping cannot be sent while somebody holds a view of it")
             lease = Lease(self, remain, self.address + offset if self.address else 0)
             self.leases.add(lease)
             _lent.add(self)
+            _unsettled.append(lease)
         return lease
 
     def refuse_if_used(self, what: str) -> None:
@@ -229,6 +231,24 @@ class Region:
 
 
 _lent: set[Region] = set()  # what a pipe still refers to must neither be freed nor used anew, even if nobody names it
+
+_unsettled: deque[Lease] = deque()  # the one that was not asked for longest stands first; some have ended since
+_SWEPT_AT_ONCE: Final = 2
+
+
+def _sweep() -> None:
+    """Ask after a few loans, those first that were not asked after for longest.
+
+    Each loan adds one and asks after two, so a loan costs the same however many are out, and what nobody reads any more
+    goes after at most as many further loans as were out.
+    """
+    for _ in range(_SWEPT_AT_ONCE):
+        try:
+            lease = _unsettled.popleft()
+        except IndexError:
+            return
+        if not lease.settle():
+            _unsettled.append(lease)
 
 
 def settle() -> int:

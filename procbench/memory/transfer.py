@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from procbench import linux
 from procbench.errors import InvalidInputError
+from procbench.memory import checks
 from procbench.memory.drain import FileDrain, MappingDrain
 from procbench.memory.feed import Feed
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transports import HANDED_OVER, PIPE_BYTES, Source, Transport, choose, feed
+
+_LARGEST_FD: Final = 2**31 - 1
+_POLLED_AT_ONCE_S: Final = 86_400.0  # poll(2) counts milliseconds in an int
 
 
 class HasFileno(Protocol):
@@ -100,16 +104,17 @@ def send(
             close that descriptor, ``subprocess.Popen(argv, stdin=fd)`` does not); or the write end of its pipe, as an open
             file (``Popen.stdin``) or a descriptor, which is closed afterwards in any case.
         transport: The way to go; see the table in :mod:`procbench.memory.transports`.
-        pipe_size_bytes: Size to ask for; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
-        timeout: Most seconds to wait; ``None`` for as long as it takes.
+        pipe_size_bytes: Size to ask for, 1 or more; ``None`` for 1 MiB where the source is larger than the kernel's 64 KiB.
+        timeout: Most seconds to wait, finite and at least 0; ``None`` for as long as it takes.
 
     Raises:
-        InvalidInputError: There is no such transport, or the source or the child does not allow it.
+        InvalidInputError: There is no such transport, or the source or the child does not allow it, is none, or a number
+            makes no sense. No child was started.
         MappingLentError: A view of the mapping is still alive, and the mapping is not sealed.
         TimeoutError: The child did not take everything in time; its standard input was closed.
         OSError: No descriptor is left.
     """
-    with _sending(source, child, transport, pipe_size_bytes) as (sender, started, way):
+    with _sending(source, child, transport, pipe_size_bytes, timeout) as (sender, started, way):
         if sender is None:
             return Sent(way, None, len(source), None, None, started)
         with linux.sigpipe_blocked():
@@ -153,7 +158,11 @@ def _sent(sender: Feed, started: Any) -> Sent:
 
 @contextlib.contextmanager
 def _sending(
-    source: Source, child: Starter | HasFileno | int, transport: Transport, pipe_size_bytes: int | None
+    source: Source,
+    child: Starter | HasFileno | int,
+    transport: Transport,
+    pipe_size_bytes: int | None,
+    timeout: float | None = None,
 ) -> Iterator[tuple[Feed | None, Any, Transport]]:
     """Open what is needed and close it again; give the feed (``None`` if handed over), what was started, and the way."""
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
@@ -161,6 +170,8 @@ def _sending(
             write_end = _taken_over(child)
             unclaimed.callback(linux.close_now, write_end)
         # What cannot be sent is refused before a child runs.
+        checks.timeout(timeout)
+        _check_pipe_size(pipe_size_bytes)
         way = choose(source, transport, can_hand_over=callable(child))
         if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
             yield None, _hand_over(source, child), way
@@ -190,9 +201,18 @@ def _hand_over(source: MemoryMapping, child: Starter) -> Any:
 def _taken_over(end: HasFileno | int) -> int:
     """Return a descriptor of ours, that does not block, for a pipe end that the caller gave away."""
     if isinstance(end, int):
+        if checks.whole("child, as a descriptor,", end) > _LARGEST_FD:
+            raise InvalidInputError(f"child is {end}; no descriptor has such a number")
         os.set_blocking(end, False)
         return end
-    descriptor = os.dup(end.fileno())
+    try:
+        number = end.fileno()
+    except (AttributeError, TypeError, ValueError) as error:  # the last where it is closed, or only looks like a file
+        raise InvalidInputError(
+            f"child is {end!r}, through which none is reached ({error}); give a function that starts one, or the end of its "
+            "pipe as an open file or a descriptor"
+        ) from error
+    descriptor = os.dup(number)
     try:
         with contextlib.suppress(BrokenPipeError):  # its owner had something buffered that nobody reads any more
             cast(Any, end).close()
@@ -227,17 +247,18 @@ def receive(
             closed afterwards in any case.
         into: A mapping that is filled from its beginning; a file, as a path (made, or emptied) or as a descriptor; or
             ``None`` for a new mapping that grows.
-        max_bytes: Most bytes to keep; ``None`` for what fits.
-        pipe_size_bytes: Size to ask for; ``None`` leaves the pipe as it is.
-        timeout: Most seconds to wait for the end; ``None`` for as long as it takes.
+        max_bytes: Most bytes to keep, 0 or more; ``None`` for what fits.
+        pipe_size_bytes: Size to ask for, 1 or more; ``None`` leaves the pipe as it is.
+        timeout: Most seconds to wait for the end, finite and at least 0; ``None`` for as long as it takes.
 
     Raises:
-        InvalidInputError: ``max_bytes`` is negative.
+        InvalidInputError: A number makes no sense, or the child or ``into`` is none of the above. No child was started, and
+            no file made or emptied.
         MappingLentError: The mapping is lent, or somebody writes to it.
         TimeoutError: The end did not come in time; the pipe was closed.
         OSError: No descriptor is left, or the file cannot be written.
     """
-    with _receiving(child, into, max_bytes, pipe_size_bytes) as (drain, started, size):
+    with _receiving(child, into, max_bytes, pipe_size_bytes, timeout) as (drain, started, size):
         if timeout is None:
             os.set_blocking(drain.fd, True)
         wait = _waiter(drain.fd, select.POLLIN, timeout)
@@ -280,14 +301,18 @@ def _receiving(
     into: MemoryMapping | Path | str | int | None,
     max_bytes: int | None,
     pipe_size_bytes: int | None,
+    timeout: float | None = None,
 ) -> Iterator[tuple[MappingDrain | FileDrain, Any, int | None]]:
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
         if not callable(child):
             read_end = _taken_over(child)
             unclaimed.callback(linux.close_now, read_end)
         # What cannot be received, or written to, is refused before a child runs.
-        if max_bytes is not None and max_bytes < 0:
-            raise InvalidInputError(f"max_bytes is {max_bytes}; it must not be negative")
+        checks.timeout(timeout)
+        _check_pipe_size(pipe_size_bytes)
+        if max_bytes is not None:
+            checks.whole("max_bytes", max_bytes)
+        _check_place(into)
         if isinstance(into, Path | str):
             into = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             stack.callback(os.close, into)
@@ -306,6 +331,24 @@ def _receiving(
         yield drain, started, size
 
 
+def _check_pipe_size(size_bytes: object) -> None:
+    if size_bytes is not None:
+        checks.whole("pipe_size_bytes", size_bytes, 1)
+
+
+def _check_place(into: object) -> None:
+    if isinstance(into, int):
+        if not linux.is_open(min(checks.whole("into, as a descriptor,", into), _LARGEST_FD)):
+            raise InvalidInputError(f"into is {into}; no such descriptor is open, so open the file first")
+    elif isinstance(into, Path | str):
+        if "\0" in str(into):
+            raise InvalidInputError(f"into is {into!r}; no path holds a NUL, so give another")
+    elif into is not None and not isinstance(into, MemoryMapping):
+        raise InvalidInputError(
+            f"into is of type {type(into).__name__}; give a MemoryMapping, a path, a descriptor, or None for a new mapping"
+        )
+
+
 def _drain(fd: int, into: MemoryMapping | int | None, max_bytes: int | None) -> MappingDrain | FileDrain:
     return FileDrain(fd, into, max_bytes) if isinstance(into, int) else MappingDrain(fd, into, max_bytes)
 
@@ -317,14 +360,14 @@ def _waiter(fd: int, event: int, timeout: float | None) -> Callable[[], object]:
     """Return what returns when the descriptor is ready, or its other end is gone; at once where the calls themselves wait."""
     if timeout is None:
         return lambda: None
-    if not timeout >= 0:
-        raise InvalidInputError(f"timeout is {timeout}; it must not be negative")
     deadline = time.monotonic() + timeout
     question = select.poll()
     question.register(fd, event)
 
     def wait() -> None:
-        if not question.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        while not question.poll(min(max(0.0, deadline - time.monotonic()), _POLLED_AT_ONCE_S) * 1000):
+            if time.monotonic() < deadline:
+                continue
             raise TimeoutError("the child did not take, or give, everything in time; its pipe was closed")
 
     return wait

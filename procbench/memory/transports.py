@@ -21,7 +21,7 @@ is lent from 512 KiB on. A pipe of 1 MiB instead of 64 KiB made ``vmsplice`` of 
 
 from __future__ import annotations
 
-from typing import Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from procbench import linux
 from procbench.errors import InvalidInputError
@@ -58,6 +58,8 @@ def choose(source: Source, transport: Transport = "auto", *, can_hand_over: bool
     """
     if transport not in TRANSPORTS:
         raise InvalidInputError(f"there is no transport {transport!r}; there are: {', '.join(TRANSPORTS)}")
+    if not isinstance(source, MemoryMapping):
+        bytes_of(source)
     possible = _possible(source, can_hand_over)
     if transport == "auto":
         return possible[0] if possible[0] != "vmsplice" or len(source) >= _LEND_FROM_BYTES else "write"
@@ -104,7 +106,22 @@ def pipe_size_for(size_bytes: int, pipe_size_bytes: int | None) -> int | None:
     return PIPE_BYTES if size_bytes > _ENLARGE_FROM_BYTES else None
 
 
+def bytes_of(source: Any) -> memoryview:
+    """Return a view of an object's bytes, without copying them.
+
+    Raises:
+        InvalidInputError: It holds none, or not one after another.
+    """
+    try:
+        view = memoryview(source)
+        return view.cast("B") if view.nbytes else memoryview(b"")
+    except (TypeError, ValueError) as error:  # the last where it is a view that was released
+        raise InvalidInputError(
+            f"a source of type {type(source).__name__} holds no contiguous bytes ({error}); give bytes or a MemoryMapping"
+        ) from error
+
+
 def feed(fd: int, source: Source, transport: Transport, pipe_size_bytes: int | None = None) -> Feed:
     """Return the ``Feed`` that sends ``source`` into the pipe ``fd`` by one of the ways through a pipe; it owns ``fd``."""
-    piece = source if isinstance(source, MemoryMapping) else memoryview(source).cast("B")
+    piece = source if isinstance(source, MemoryMapping) else bytes_of(source)
     return Feed(fd, piece, cast(PipeTransport, transport), pipe_size_for(len(piece), pipe_size_bytes))

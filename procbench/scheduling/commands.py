@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
 
 PLACE: Final = "{}"
@@ -67,6 +68,41 @@ def read_batch(
     if not command[0]:
         raise InvalidInputError("the COMMAND's first word, its program, is empty")
     return each_argument(command, STANDARD_INPUT if each is None else each, null=null)
+
+
+def read_priorities(source: str, count: int) -> list[Priority]:
+    """Return the priority of each command of a batch: the file holds one word for each, in the commands' order.
+
+    Blank lines are passed over, as those between arguments and commands are.
+
+    Args:
+        source: The file.
+        count: How many commands there are.
+
+    Raises:
+        InvalidInputError: A line is no priority, or there are more or fewer of them than commands.
+        OSError: The file cannot be read.
+    """
+    if source in ("", STANDARD_INPUT):
+        raise InvalidInputError(
+            "--priority-from needs the name of a file; standard input is for arguments and commands, "
+            f"and it got {source!r}"
+        )
+    priorities: list[Priority] = []
+    for number, raw in _records(source, b"\n", LONGEST_ARGUMENT, "far from any priority"):
+        word = os.fsdecode(raw).strip()
+        if not word:
+            continue
+        if word not in PRIORITIES:
+            raise InvalidInputError(
+                f"{_place(source, number)}: {word[:80]!r} is no priority; it must be one of {', '.join(PRIORITIES)}"
+            )
+        priorities.append(word)
+    if len(priorities) != count:
+        raise InvalidInputError(
+            f"{source} holds {len(priorities):,} priorities for {count:,} commands; it needs one line for each, in their order"
+        )
+    return priorities
 
 
 def each_argument(template: Sequence[str], source: str = STANDARD_INPUT, *, null: bool = False) -> list[list[str]]:

@@ -51,6 +51,11 @@ class TaskFuture(Future[TaskResult]):
                 self._asked = True
         return object.__getattribute__(self, name)
 
+    @property
+    def id(self) -> int | str:
+        """The task's id, by which the queue that it waits in finds it."""
+        return self.task.id
+
     def result(self, timeout: float | None = None) -> TaskResult:
         """Return how the task ended, waiting for it; as ``Future.result``."""
         if self._state == _FINISHED and self._result is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
 from typing import Generic, TypeVar
 
@@ -29,6 +30,9 @@ class TaskQueue(Generic[T]):
         accepted: Items that were put in so far.
     """
 
+    mixed = False
+    """Whether items may wait that are in another line than the usual one; here there is no other."""
+
     def __init__(self, maxsize: int) -> None:
         if maxsize < 1:
             raise InvalidInputError(f"maxsize is {maxsize}; a bounded queue holds at least 1")
@@ -48,6 +52,10 @@ class TaskQueue(Generic[T]):
             QueueFullError: It is at its bound.
             QueueShutDownError: It was shut down.
         """
+        self._put_in(item, self._items)
+
+    def _put_in(self, item: T, line: deque[T]) -> None:
+        """Put ``item`` at the end of one of this queue's lines; here there is one."""
         if self._is_shut_down:
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
         try:
@@ -58,12 +66,12 @@ class TaskQueue(Generic[T]):
             accepted = not self._is_shut_down
             if accepted:
                 self.accepted += 1
-                self._items.append(item)
+                line.append(item)
         if not accepted:
             self._permits.append(None)
             raise QueueShutDownError("the queue was shut down; it takes nothing more")
         if self._getters:
-            _wake_one(self._getters)
+            wake_one(self._getters)
 
     def get_nowait(self) -> T:
         """Take the oldest item.
@@ -72,15 +80,15 @@ class TaskQueue(Generic[T]):
             QueueEmptyError: There is none.
             QueueShutDownError: There is none, and there will be none.
         """
+        if self.mixed:
+            return self._get_chosen()
         try:
             item = self._items.popleft()
         except IndexError:
-            if self.finished():
-                raise QueueShutDownError("the queue was shut down and is empty") from None
-            raise QueueEmptyError("the queue is empty") from None
+            raise self._nothing_left() from None
         self._permits.append(None)
         if self._putters:
-            _wake_one(self._putters)
+            wake_one(self._putters)
         return item
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
@@ -96,12 +104,12 @@ class TaskQueue(Generic[T]):
             QueueShutDownError: It was shut down, before or meanwhile.
             ValueError: ``timeout`` is negative.
         """
-        deadline = _deadline(block, timeout)
+        deadline = deadline_after(block, timeout)
         while True:
             try:
                 return self.put_nowait(item)
             except QueueFullError:
-                if not self._wait(self._putters, self._permits, deadline):
+                if not self._wait(self._putters, self.full, deadline):
                     raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
@@ -116,12 +124,12 @@ class TaskQueue(Generic[T]):
             QueueShutDownError: There is none, and there will be none.
             ValueError: ``timeout`` is negative.
         """
-        deadline = _deadline(block, timeout)
+        deadline = deadline_after(block, timeout)
         while True:
             try:
                 return self.get_nowait()
             except QueueEmptyError:
-                if not self._wait(self._getters, self._items, deadline):
+                if not self._wait(self._getters, self.empty, deadline):
                     raise
 
     def qsize(self) -> int:
@@ -138,17 +146,25 @@ class TaskQueue(Generic[T]):
 
     def finished(self) -> bool:
         """Return whether it was shut down and nothing is left in it."""
-        return self._is_shut_down and not self._items
+        return self._is_shut_down and self.empty()
+
+    def _get_chosen(self) -> T:
+        raise NotImplementedError  # for a queue of several lines
+
+    def _nothing_left(self) -> QueueEmptyError | QueueShutDownError:
+        if self.finished():
+            return QueueShutDownError("the queue was shut down and is empty")
+        return QueueEmptyError("the queue is empty")
 
     def shutdown(self) -> None:
         """Take nothing more; what is in can still be taken out. Everybody who waits is woken."""
         with self._gate:
             self._is_shut_down = True
         for waiters in (self._getters, self._putters):
-            while _wake_one(waiters):
+            while wake_one(waiters):
                 pass
 
-    def _wait(self, waiters: deque[threading.Lock], wanted: deque[T] | deque[None], deadline: float | None) -> bool:
+    def _wait(self, waiters: deque[threading.Lock], lacking: Callable[[], bool], deadline: float | None) -> bool:
         """Sleep until woken; return whether to try again (False: the time was up, and trying again was no use)."""
         if deadline is not None and time.monotonic() >= deadline:
             return False
@@ -157,7 +173,7 @@ class TaskQueue(Generic[T]):
         woken = False
         try:
             waiters.append(lock)
-            if not wanted and not self._is_shut_down:  # nothing came between the failed try and the append
+            if lacking() and not self._is_shut_down:  # nothing came between the failed try and the append
                 woken = lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             if (
@@ -172,10 +188,11 @@ def _withdraw(lock: threading.Lock, waiters: deque[threading.Lock]) -> None:
     try:
         waiters.remove(lock)
     except ValueError:
-        _wake_one(waiters)
+        wake_one(waiters)
 
 
-def _wake_one(waiters: deque[threading.Lock]) -> bool:
+def wake_one(waiters: deque[threading.Lock]) -> bool:
+    """Wake who has waited longest; return whether anybody waited."""
     try:
         lock = waiters.popleft()
     except IndexError:
@@ -184,7 +201,8 @@ def _wake_one(waiters: deque[threading.Lock]) -> bool:
     return True
 
 
-def _deadline(block: bool, timeout: float | None) -> float | None:
+def deadline_after(block: bool, timeout: float | None) -> float | None:
+    """Return until when to wait, on ``time.monotonic()``'s clock; 0 for not at all, ``None`` for as long as it takes."""
     if timeout is not None and timeout < 0:
         raise ValueError("timeout must not be negative")
     if not block:

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from procbench.cpu.placement import PINS, cpu_sets, format_cpu_list
+from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
-
 
 POLICIES: Final = ("other", "batch", "idle")
 """Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
@@ -62,8 +61,9 @@ class RunSettings:
             kind and size; a way that an input's kind does not allow becomes ``write``.
         pipe_size_bytes: Size to ask for, of each pipe to and from a command; ``None`` leaves the kernel's 64 KiB, but asks for
             1 MiB where more than that is sent. What was had stands in the result.
-        pin: Which logical CPUs each worker's commands may run on: one of ``PINS``, or a set for each worker, as CPU numbers or
-            in the kernel's list format (``["0", "2-3"]``); the sets go round when there are more workers. ``none`` allows all.
+        pin: Which logical CPUs each worker's commands may run on: one of the policies of
+            :func:`procbench.cpu.placement.place`, or a set for each worker, as CPU numbers or in the kernel's list format
+            (``["0", "2-3"]``), which go round when there are more workers. ``none`` allows all.
         nice: Nice value, -20 to 19; lower than now needs CAP_SYS_NICE or RLIMIT_NICE.
         policy: Scheduling policy, one of ``POLICIES``.
         io_class: I/O class, one of ``IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
@@ -72,6 +72,11 @@ class RunSettings:
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
+        ageing_s: Seconds of waiting that make a task count one priority higher; ``None`` for never. The default bounds a low
+            task's wait behind more urgent ones to a minute and a half, and is long against what most commands take, so
+            that among these it is the priority that decides.
+        time_slice_s: Seconds after which a running command gives its worker to a waiting task of a higher priority and
+            stands still meanwhile; ``None`` for never.
         spawn_patience_s: Seconds to go on trying while the system has no process or descriptor left.
 
     Raises:
@@ -86,7 +91,9 @@ class RunSettings:
     buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
     transport: str = _knob("auto", "", "how a task's input goes to it", choices=TRANSPORTS)
     pipe_size_bytes: int | None = _knob(None, "bytes", "size of the pipes to and from a command", 1)
-    pin: str | tuple[str, ...] = _knob("none", "", "logical CPUs that each worker's commands may run on", choices=PINS)
+    pin: str | tuple[str, ...] = _knob(
+        "none", "", "logical CPUs that each worker's commands may run on", choices=PLACEMENT_POLICIES
+    )
     nice: int | None = _knob(None, "", "nice value of commands", -20, 19)
     policy: str | None = _knob(None, "", "scheduling policy of commands", choices=POLICIES)
     io_class: str | None = _knob(None, "", "I/O class of commands", choices=IO_CLASSES)
@@ -95,15 +102,13 @@ class RunSettings:
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
+    ageing_s: float | None = _knob(30.0, "s", "waiting that makes a task count one priority higher", 0.001)
+    time_slice_s: float | None = _knob(None, "s", "time until a command gives way to a more urgent task", 0.001)
     spawn_patience_s: float = _knob(10.0, "s", "time to go on trying while no process or descriptor is left", 0)
 
     def __post_init__(self) -> None:
         if not isinstance(self.pin, str):
-            try:
-                lists = tuple(map(format_cpu_list, cpu_sets(self.pin)))
-            except InvalidInputError as error:
-                raise InvalidInputError(f"pin: {error}; or one of {', '.join(PINS)}") from None
-            object.__setattr__(self, "pin", lists)
+            object.__setattr__(self, "pin", _cpu_lists(self.pin))
         for knob in dataclasses.fields(self):
             _check(knob, getattr(self, knob.name))
 
@@ -161,3 +166,16 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")
     if knob.metadata["highest"] is not None and value > knob.metadata["highest"]:
         raise InvalidInputError(f"{said}; the highest there is is {knob.metadata['highest']}")
+
+
+def _cpu_lists(sets: Any) -> tuple[str, ...]:
+    """Return explicit CPU sets in the kernel's list format, which survives JSON; whether they are allowed is seen later."""
+    try:
+        lists = tuple(format_cpu_list(cpu_numbers(cpus)) for cpus in sets)
+    except (InvalidInputError, TypeError):
+        lists = ()
+    if not lists or not all(lists):
+        raise InvalidInputError(
+            f"pin is {sets!r}; it must be one of {', '.join(PLACEMENT_POLICIES)}, or a CPU set for each worker, none empty"
+        )
+    return lists

@@ -2,6 +2,8 @@
 
 Every worker has a local queue. It takes from its own end; who has nothing left takes half of what another has from the
 far end. What comes from outside enters through one bounded queue, the injector, from which workers take small batches.
+The injector is the global order, by priority: while it holds anything but normal tasks, nothing is taken ahead of its turn,
+and what is more urgent there goes before a worker's own queue.
 Blumofe and Leiserson, "Scheduling Multithreaded Computations by Work Stealing", J. ACM 46 (1999), give the bound
 T1/P + O(T∞) for such a scheduler; the two ends and the batches of half are crossbeam-deque's.
 
@@ -11,6 +13,8 @@ A ``deque``'s append, pop and popleft are one atomic call each, which makes it w
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from procbench.cpu.priority import Priority
 from procbench.errors import (
     ClosedError,
     QueueEmptyError,
@@ -32,7 +37,7 @@ from procbench.io.limits import ChildLimiter
 from procbench.memory.buffers import BufferPool
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import cpus_for_workers
-from procbench.scheduling.queues import TaskQueue
+from procbench.scheduling.ready import ClassStatistics, PriorityScheduler
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask, TaskResult
 from procbench.scheduling.worker import Worker, WorkerStatistics
@@ -55,9 +60,12 @@ class SchedulerStatistics:
         cancelled: Tasks cancelled while they waited or ran.
         queued: Tasks that wait now.
         running: Commands that run now.
+        stopped: Commands that stand still now, because a more urgent one has their worker.
         workers: What each worker did, by number.
         limited_by: What ``cpu`` and ``memory`` limits rest on, such as ``cgroup v1``, ``duty cycle`` or ``RLIMIT_AS``; empty
             before the first command, and where nothing is limited.
+        ready: What became of the tasks in the global order, by class; those that a worker's own thread hands in as
+            ``normal`` go past it.
     """
 
     submitted: int
@@ -67,8 +75,10 @@ class SchedulerStatistics:
     cancelled: int
     queued: int
     running: int
+    stopped: int
     workers: tuple[WorkerStatistics, ...]
     limited_by: Mapping[str, str]
+    ready: Mapping[Priority, ClassStatistics]
 
 
 class WorkStealingScheduler:
@@ -88,7 +98,9 @@ class WorkStealingScheduler:
 
     def __init__(self, settings: RunSettings | None = None) -> None:
         self.settings = settings or RunSettings()
-        self._injector: TaskQueue[TaskFuture] = TaskQueue(self.settings.queue_size)
+        self._injector: PriorityScheduler[TaskFuture] = PriorityScheduler(
+            self.settings.queue_size, self.settings.ageing_s
+        )
         self._idle: deque[Worker] = deque()
         self._own = threading.local()
         self._closed = False
@@ -124,7 +136,8 @@ class WorkStealingScheduler:
     ) -> TaskFuture:
         """Hand in a task and return its future.
 
-        A task handed in from a worker's own thread (a done-callback) goes to that worker's own queue and never waits.
+        A task handed in from a worker's own thread (a done-callback) never waits: a normal one goes to that worker's own
+        queue, any other to the global order, beyond ``queue_size`` if need be.
 
         Args:
             task: A task, or just its argv.
@@ -137,16 +150,19 @@ class WorkStealingScheduler:
         """
         future = TaskFuture(task if isinstance(task, ProcessTask) else ProcessTask(task), time.monotonic_ns())
         worker: Worker | None = getattr(self._own, "worker", None)
-        if worker is not None:
-            if self._closed:
-                raise ClosedError("the scheduler was shut down; make a new one")
-            worker.local.append(future)
-            worker.submitted += 1
-        else:
-            try:
-                self._injector.put(future, block, timeout)
-            except QueueShutDownError:
-                raise ClosedError("the scheduler was shut down; make a new one") from None
+        if worker is not None and self._closed:
+            raise ClosedError("the scheduler was shut down; make a new one")
+        priority = future.task.priority
+        try:
+            if worker is None:
+                self._injector.put(future, block, timeout, priority)
+            elif priority == "normal":
+                worker.local.append(future)
+                worker.submitted += 1
+            else:
+                self._injector.put_over(future, priority)
+        except QueueShutDownError:
+            raise ClosedError("the scheduler was shut down; make a new one") from None
         if self._idle:
             self._unpark_one()
         return future
@@ -168,6 +184,30 @@ class WorkStealingScheduler:
 
         return results()
 
+    def reprioritise(self, id: int | str, priority: Priority) -> bool:
+        """Move a task that waits in the global order into another class, where it keeps its age.
+
+        A normal task may have been moved to a worker's own queue; from there it is taken next anyhow, and cannot be moved.
+
+        Returns:
+            Whether it was moved.
+
+        Raises:
+            InvalidInputError: There is no such priority.
+        """
+        return self._injector.reprioritise(id, priority)
+
+    def remove(self, id: int | str) -> bool:
+        """Cancel a task that waits in the global order, and make room for another; as ``cancel`` of its future, by id.
+
+        Returns:
+            Whether it waited there.
+        """
+        future = self._injector.remove(id)
+        if future is not None:
+            self._cancel(future)
+        return future is not None
+
     # --- ending -------------------------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -188,7 +228,7 @@ class WorkStealingScheduler:
                     worker.ended.wait()
                     worker.thread.join()
                 else:
-                    worker.runner.close()  # its thread never began
+                    worker.close()  # its thread never began
             if self._buffers is not None:
                 self._buffers.close()
             if self._limiter is not None:
@@ -203,7 +243,7 @@ class WorkStealingScheduler:
         """
         self._closed = self._cancelling = True
         for worker in self._workers:  # first what runs: cancelling a long queue takes its time
-            worker.runner.stop(kill=kill)
+            worker.stop(kill=kill)
         self.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -233,8 +273,10 @@ class WorkStealingScheduler:
             cancelled=sum(o["cancelled"] for o in outcomes) + self._cancelled_waiting,
             queued=self._injector.qsize() + sum(w.queued for w in workers),
             running=sum(w.running for w in workers),
+            stopped=sum(w.stopped for w in workers),
             workers=workers,
             limited_by={} if self._limiter is None else dict(self._limiter.by),
+            ready=self._injector.statistics(),
         )
 
     # --- what a worker does -------------------------------------------------------------------------------------
@@ -247,7 +289,7 @@ class WorkStealingScheduler:
                 while (future := self._next(worker)) is not None:
                     self._serve(worker, future)
         finally:
-            worker.runner.close()
+            worker.close()
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
             # the next: all at once would look through each other's queues, find each other looking, and lie down again.
             self._unpark_one()
@@ -276,31 +318,44 @@ class WorkStealingScheduler:
                 return future
 
     def _find(self, worker: Worker) -> TaskFuture | None:
+        mixed = self._injector.mixed
+        if mixed and (future := self._more_urgent(worker)) is not None:
+            return future
         try:
             return worker.local.popleft()
         except IndexError:
             pass
         worker.moving = True
         try:
-            future = self._from_injector(worker) or self._steal(worker)
+            future = (mixed and self._steal(worker)) or self._from_injector(worker) or self._steal(worker)
         finally:
             worker.moving = False
         if worker.local:
             self._unpark_one()  # what was just moved here was nowhere to be seen for a moment
         return future
 
+    def _more_urgent(self, worker: Worker) -> TaskFuture | None:
+        """Take from the global order what goes before all that waits in local queues, if there is such a task."""
+        heads = []
+        for other in (worker,) if worker.local else self._workers:
+            with contextlib.suppress(IndexError):  # its owner, or a thief, was faster
+                heads.append(other.local[0])
+        worker.moving = True
+        try:
+            return self._injector.get_before_nowait(min(heads, key=_submitted_ns) if heads else None)
+        finally:
+            worker.moving = False
+
     def _from_injector(self, worker: Worker) -> TaskFuture | None:
-        """Take one task and, while many wait, some more for the local queue; less and less towards the end."""
+        """Take one task and, while many wait and all are normal, some more for the local queue; less towards the end."""
         injector = self._injector
         try:
             future = injector.get_nowait()
         except (QueueEmptyError, QueueShutDownError):
             return None
-        try:
-            for _ in range(min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))):
-                worker.local.append(injector.get_nowait())
-        except (QueueEmptyError, QueueShutDownError):
-            pass  # the others, or whoever cancels, were faster
+        most = min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))
+        if most > 0:
+            worker.local.extend(injector.get_alike_nowait(most))
         return future
 
     def _steal(self, worker: Worker) -> TaskFuture | None:
@@ -337,6 +392,8 @@ class WorkStealingScheduler:
             worker.outcomes["cancelled"] += 1
             return
         worker.running = True
+        if self.settings.time_slice_s is not None:
+            worker.runner.more_urgent = functools.partial(self._claim, worker, future.task.priority)
         try:
             result = worker.execute(future)
         except BaseException as error:
@@ -347,6 +404,25 @@ class WorkStealingScheduler:
         worker.running = False
         worker.outcomes[result.outcome] += 1
         _settle(future, future.set_result, result)
+
+    def _claim(self, worker: Worker, than: Priority) -> Callable[[], None] | None:
+        """Take a task of a higher class than that of the one that runs; return what runs it on this worker."""
+        try:
+            if self._injector.empty():
+                return None
+            worker.prepare_another()
+            future = self._injector.get_above_nowait(than)
+        except OSError:  # no descriptor for another runner: what runs goes on, and the urgent one waits for its end
+            return None
+        if future is None:
+            return None
+        urgent = future
+
+        def run() -> None:
+            with worker.meanwhile():
+                self._serve(worker, urgent)
+
+        return run
 
     # --- who sleeps, who is done --------------------------------------------------------------------------------
 
@@ -387,6 +463,10 @@ def _settle(future: TaskFuture, end: Callable[..., object], *how: object) -> Non
         end(*how)
     except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
         _log.exception("a callback of task %s raised", future.task.id)
+
+
+def _submitted_ns(future: TaskFuture) -> int:
+    return future.submitted_ns
 
 
 _open_schedulers: weakref.WeakSet[WorkStealingScheduler] = weakref.WeakSet()

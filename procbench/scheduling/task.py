@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.errors import InvalidInputError, SpawnError
 from procbench.io.command import Argument
 from procbench.io.results import RunResult
@@ -33,11 +34,13 @@ class ProcessTask:
         env: The whole environment; ``None`` for this process's.
         stdin: Bytes or a mapping for standard input; ``None`` for ``/dev/null``. They must not change until the task ended.
         timeout: Seconds until it is ended; ``None`` for what the settings say.
+        priority: ``critical``, ``high``, ``normal`` or ``low``: whose turn comes first while tasks wait.
         id: What results refer to; counted up where it is not given.
         created_ns: When it was made, nanoseconds of ``time.monotonic_ns()``.
 
     Raises:
-        InvalidInputError: ``argv`` is a string or ``timeout`` is negative. An argv that cannot be run, an empty one say,
+        InvalidInputError: ``argv`` is a string, ``timeout`` is negative or there is no such ``priority``. An argv that cannot be
+            run, an empty one say,
             is not refused here: its result says so, and the other tasks run.
     """
 
@@ -46,6 +49,7 @@ class ProcessTask:
     env: Mapping[str, str] | None = None
     stdin: bytes | MemoryMapping | None = None
     timeout: float | None = None
+    priority: Priority = "normal"
     id: int | str = field(default_factory=_ids.__next__)
     created_ns: int = field(default_factory=time.monotonic_ns)
 
@@ -58,6 +62,8 @@ class ProcessTask:
             )
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
+        if self.priority != "normal" and self.priority not in PRIORITIES:
+            raise InvalidInputError(f"priority is {self.priority!r}; it must be one of {', '.join(PRIORITIES)}")
 
     @property
     def command(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, cast
@@ -42,6 +44,7 @@ class WorkerStatistics:
         queued: Tasks in its local queue now.
         running: Whether a command of its runs now.
         placing: Where and how urgently its commands run, as the kernel says; ``None`` where the settings leave all that alone.
+        stopped: Commands of its that stand still now, for a more urgent one.
     """
 
     processed: int
@@ -52,6 +55,7 @@ class WorkerStatistics:
     queued: int
     running: bool
     placing: Placing | None
+    stopped: int
 
 
 class Worker:
@@ -60,7 +64,7 @@ class Worker:
     Attributes:
         number: From 0.
         local: Its queue; it takes from the left, thieves from the right.
-        runner: What runs its commands.
+        runner: What runs its commands; another one while a command stands still.
         asleep: Locked; who takes this worker out of the line of sleepers unlocks it once.
         ended: Set when its thread has nothing more to do. Waited for before ``join``, because before Python 3.13 a
             ``join`` that Ctrl-C interrupts takes a running thread for ended, and the next one does not wait.
@@ -88,7 +92,12 @@ class Worker:
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
-        self.runner = ChildRunner(stoppable=True, many=True, buffers=buffers, limiter=limiter)
+        self._limiter = limiter
+        self.stopped = 0
+        self._buffers = buffers
+        self._slice_s = settings.time_slice_s
+        self._runners: list[ChildRunner] = []  # one, and one more for each command that has ever stood still at a time
+        self.runner = self._runner(0)
         self.random = random.Random(number)  # noqa: S311 - which victim first is no secret
         self.asleep = threading.Lock()
         self.asleep.acquire()
@@ -98,6 +107,43 @@ class Worker:
         self.submitted = self.steals = self.stolen_tasks = self.failed_steals = self.parks = 0
         self.running = False
         self.moving = False
+
+    def _runner(self, depth: int) -> ChildRunner:
+        if depth == len(self._runners):
+            made = ChildRunner(stoppable=True, many=True, buffers=self._buffers, limiter=self._limiter)
+            made.slice_s = self._slice_s
+            self._runners.append(made)
+            wish = self._runners[0].stop_asked
+            if wish is not None:  # asked before there was this one to be told
+                made.stop(kill=wish == "kill")
+        return self._runners[depth]
+
+    def prepare_another(self) -> None:
+        """Make what ``meanwhile`` needs, if there is none yet; fails with an OSError where the system gives no descriptor."""
+        self._runner(self.stopped + 1)
+
+    @contextlib.contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Run another command, or more of them, while the one that runs stands still. Only in the worker's thread."""
+        outer, self.running = self.runner, False
+        self.stopped += 1
+        try:
+            self.runner = self._runner(self.stopped)
+            yield
+        finally:
+            self.runner = outer
+            self.stopped -= 1
+            self.running = True
+
+    def stop(self, *, kill: bool) -> None:
+        """End what runs and what stands still, and every later command at its start; from any thread."""
+        for runner in list(self._runners):
+            runner.stop(kill=kill)
+
+    def close(self) -> None:
+        """Give back what its runners hold. Harmless when called twice."""
+        for runner in self._runners:
+            runner.close()
 
     def statistics(self) -> WorkerStatistics:
         """Return what it has done so far."""
@@ -110,6 +156,7 @@ class Worker:
             queued=len(self.local),
             running=self.running,
             placing=self.placing,
+            stopped=self.stopped,
         )
 
     def settle(self) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from procbench.cpu.priority import PRIORITIES, Priority
 from procbench.errors import ProcbenchError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.scheduling.settings import RunSettings
@@ -94,7 +95,12 @@ class Show(Protocol):
         """Note that a signal ends the batch early, and whether what runs was killed for it."""
 
 
-def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Show) -> BatchResult:
+def run_batch(
+    commands: Sequence[Sequence[str]],
+    settings: RunSettings,
+    show: Show,
+    priorities: Sequence[Priority] | None = None,
+) -> BatchResult:
     """Run the commands, and return when nothing of them is left, not even what has left its process group.
 
     While it runs, signals mean: Ctrl-C, finish what runs and cancel the rest; a second one, kill what runs. SIGTERM,
@@ -105,6 +111,8 @@ def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Sh
         commands: The commands.
         settings: How to run them; no more workers are started than there are commands.
         show: What is told of it. What it raises ends the batch and its children, and is raised.
+        priorities: One for each command: the more urgent begin first, in the commands' order within a priority; ``None``
+            for all alike.
 
     Raises:
         ProcbenchError: There are not enough descriptors or threads for that many workers; the cause is chained.
@@ -113,10 +121,21 @@ def run_batch(commands: Sequence[Sequence[str]], settings: RunSettings, show: Sh
     events: queue.SimpleQueue[Future[TaskResult] | signal.Signals] = queue.SimpleQueue()
     started_s = time.monotonic()
     with _signals_to(events.put), adopting_orphans(), _scheduler(settings) as scheduler:
-        batch = _Batch(commands, scheduler, events, show)
+        batch = _Batch(_in_order(commands, priorities), scheduler, events, show)
         batch.until_end()
     results = sorted(batch.results, key=lambda result: result.task.id)
     return BatchResult(tuple(results), len(commands), time.monotonic() - started_s, settings, batch.ended_by)
+
+
+def _in_order(commands: Sequence[Sequence[str]], priorities: Sequence[Priority] | None) -> Iterator[ProcessTask]:
+    """Make the tasks, the most urgent first: only some are handed in ahead, and the last line may be the most urgent."""
+    if priorities is None:
+        for number, argv in enumerate(commands):
+            yield ProcessTask(argv, id=number)
+        return
+    ranks = [PRIORITIES.index(priority) for priority in priorities]
+    for number in sorted(range(len(commands)), key=ranks.__getitem__):  # stable: in the lines' order within a priority
+        yield ProcessTask(commands[number], priority=priorities[number], id=number)
 
 
 def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
@@ -134,14 +153,14 @@ class _Batch:
 
     def __init__(
         self,
-        commands: Sequence[Sequence[str]],
+        tasks: Iterator[ProcessTask],
         scheduler: WorkStealingScheduler,
         events: queue.SimpleQueue[Future[TaskResult] | signal.Signals],
         show: Show,
     ) -> None:
         self.results: list[TaskResult] = []
         self.ended_by: signal.Signals | None = None
-        self._left = iter(enumerate(commands))
+        self._left = tasks
         self._scheduler = scheduler
         self._events = events
         self._show = show
@@ -165,10 +184,10 @@ class _Batch:
 
     def _hand_in(self) -> None:
         while self.ended_by is None and self._under_way < self._ahead:
-            number, argv = next(self._left, (0, None))
-            if argv is None:
+            task = next(self._left, None)
+            if task is None:
                 return
-            future = self._scheduler.submit(ProcessTask(argv, id=number))
+            future = self._scheduler.submit(task)
             self._under_way += 1
             future.add_done_callback(self._events.put)
 
