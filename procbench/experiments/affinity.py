@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.placement import PINS, place
+from procbench.cpu.placement import PLACEMENT_POLICIES, place
 from procbench.cpu.topology import CpuTopology, allowed_cpus, parse_cpu_list, read_topology, usable_workers
 from procbench.errors import InvalidInputError, RecordError
 from procbench.experiments.affinity_bench import LINE_BYTES, TIMES_AS_LONG, Bench
@@ -120,7 +120,7 @@ def distinct_policies(workers: int, topology: CpuTopology, allowed: frozenset[in
     Workers are alike, so it does not matter which of them has which set.
     """
     found: dict[tuple[tuple[int, ...], ...], Policy] = {}
-    for pin in sorted(PINS, key=lambda pin: pin != NONE):
+    for pin in sorted(PLACEMENT_POLICIES, key=lambda policy: policy != NONE):
         sets = place(pin, workers, topology, allowed)
         key = tuple(sorted(tuple(sorted(cpus)) for cpus in sets))
         before = found.get(key)
