@@ -115,9 +115,9 @@ def test_its_figures_show_every_way_in_both_states(result: AffinityResult) -> No
 
 def test_its_tables_and_alternative_texts_name_every_way(result: AffinityResult) -> None:
     """Tables have a row for each way of pinning, texts name each."""
-    table = tables_affinity.policies(result.throughput, result.tails)
-    assert len(table) == len(result.throughput)
-    assert table.loc[(SORT, "idle", "none"), "verdict"] == "the baseline"
+    for table in (tables_affinity.rates(result.throughput), tables_affinity.tails(result.tails)):
+        assert len(table) == len(result.throughput)
+        assert table.loc[(SORT, "idle", "none"), "verdict"] == "the baseline"
     assert list(tables_affinity.costs(result.costs).index) == list(result.costs["kind"])
     for policy in result.policies:
         assert all(policy.name in text for text in (result.throughput_alt(), result.tails_alt(), result.moves_alt()))
@@ -397,7 +397,7 @@ def test_a_machine_on_which_all_ways_are_the_same() -> None:
     assert found.suggestion() == {}
     assert found.advice().startswith("All ways of pinning come to the same")
     assert found.headline()["effect"] is None
-    assert len(tables_affinity.policies(found.throughput, found.tails)) == 1
+    assert len(tables_affinity.rates(found.throughput)) == 1
     assert plots_affinity.throughput(found.throughput).axes
 
 

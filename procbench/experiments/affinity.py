@@ -30,7 +30,7 @@ from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
 
 _FULL_TIMES: Final = 8
-_PLANNED: Final = 0.9  # of the budget; the rest is for getting ready
+_PLANNED: Final = 0.85  # of the budget; the rest is for what comes before and after
 _MOVING: Final = 0.04  # of it, for each kind of command that is moved by force
 
 _LARGEST_TEXT: Final = {

@@ -13,8 +13,8 @@ from procbench.lab.results import Trials
 SORT: Final = "sort"
 CHECKSUM: Final = "sha256sum"
 KINDS: Final = {
-    SORT: "goes to and fro over its lines in memory, so it wants its caches back after a move",
-    CHECKSUM: "reads the same few KiB again and again, so it has hardly anything to lose",
+    SORT: "should be sensitive: it goes to and fro over its lines, and wants its caches back after a move",
+    CHECKSUM: "should not be: it reads the same few KiB again and again, and has hardly anything to lose",
 }
 """The commands: the first is there to be sensitive to its caches, the second not to be; how much they are is measured."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from procbench.experiments.words import with_interval
 
@@ -10,27 +11,44 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def policies(throughput: pd.DataFrame, tails: pd.DataFrame) -> pd.DataFrame:
-    """Return throughput and tail as texts, a row for each kind of command, state of the machine and way of pinning.
+def rates(throughput: pd.DataFrame) -> pd.DataFrame:
+    """Return throughput as texts, a row for each kind of command, state of the machine and way of pinning.
 
     Args:
         throughput: ``AffinityResult.throughput``.
-        tails: ``AffinityResult.tails``.
     """
+    return _table(
+        throughput,
+        {"commands per s": lambda row: with_interval(row["median"], row["low"], row["high"], 0)},
+        "times as many",
+    )
+
+
+def tails(table: pd.DataFrame) -> pd.DataFrame:
+    """Return single commands' times as texts, a row for each kind of command, state of the machine and way of pinning.
+
+    Args:
+        table: ``AffinityResult.tails``.
+    """
+    quantiles = "p50 / p95 / p99 (ms)"
+    return _table(
+        table,
+        {quantiles: lambda row: f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f} / {row['p99_ms']:.1f}"},
+        "p95 as short",
+    )
+
+
+def _table(table: pd.DataFrame, columns: Mapping[str, Callable[[Mapping[Any, Any]], str]], ratio: str) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
         {
-            "kind": rate["kind"],
-            "state": rate["state"],
-            "pin": rate["pin"],
-            "per s": with_interval(rate["median"], rate["low"], rate["high"], 0),
-            "times as many": with_interval(rate["ratio"], rate["ratio_low"], rate["ratio_high"], 2),
-            "verdict": rate["verdict"],
-            "p50 / 95 / 99 (ms)": f"{tail['p50_ms']:.1f} / {tail['p95_ms']:.1f} / {tail['p99_ms']:.1f}",
-            "p95 as short": with_interval(tail["ratio"], tail["ratio_low"], tail["ratio_high"], 2),
+            **{key: row[key] for key in ("kind", "state", "pin")},
+            **{name: said(row) for name, said in columns.items()},
+            ratio: with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
+            "verdict": row["verdict"],
         }
-        for rate, tail in zip(throughput.to_dict("records"), tails.to_dict("records"), strict=True)
+        for row in table.to_dict("records")
     ]
     return pd.DataFrame(rows).set_index(["kind", "state", "pin"])
 
