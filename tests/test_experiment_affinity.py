@@ -305,12 +305,13 @@ def test_ways_that_differ_are_kept_apart() -> None:
 
 
 def test_the_text_fits_a_share_of_the_cache() -> None:
-    """The text is a CPU's share of the last cache at most, whole lines, and not too long for a quick run."""
+    """The text is a CPU's share of the last cache at most, whole lines, and longer with more workers."""
     small = replace(machine(2, 1, 1), caches=(CpuCache(3, None, 1 << 20, frozenset({0, 1})),))
-    assert affinity.text_bytes(small, full=True) == 128 << 10
-    assert affinity.text_bytes(machine(2, 1, 1), full=False) == 256 << 10
-    assert affinity.text_bytes(replace(small, caches=None), full=False) == 256 << 10
-    assert affinity.text_bytes(machine(2, 1, 1), full=True) % affinity_bench.LINE_BYTES == 0
+    assert affinity.text_bytes(small, 2, full=True) == 128 << 10
+    assert affinity.text_bytes(machine(2, 1, 1), 2, full=False) == 256 << 10
+    assert affinity.text_bytes(machine(2, 1, 1), 16, full=False) == 1 << 20
+    assert affinity.text_bytes(replace(small, caches=None), 2, full=False) == 256 << 10
+    assert affinity.text_bytes(machine(2, 1, 1), 2, full=True) % affinity_bench.LINE_BYTES == 0
 
 
 def test_commands_are_asked_which_cpus_they_have() -> None:

@@ -33,10 +33,10 @@ _FULL_TIMES: Final = 8
 _PLANNED: Final = 0.85  # of the budget; the rest is for what comes before and after
 _MOVING: Final = 0.04  # of it, for each kind of command that is moved by force
 
-_LARGEST_TEXT: Final = {
-    False: 256 << 10,
-    True: 1536 << 10,
-}  # GNU sort begins to use threads with 128 Ki lines, 2 MiB here
+# The more workers, the longer commands must be, or starting them is the limit.
+_QUICK_TEXT_PER_WORKER: Final = 64 << 10
+_LEAST_QUICK_TEXT: Final = 256 << 10
+_LARGEST_TEXT: Final = 1536 << 10  # GNU sort begins to use threads with 128 Ki lines, which are 2 MiB here
 _SMALLEST_TEXT: Final = 64 << 10
 _IN_MEMORY: Final = 4  # times its text is what GNU sort keeps in memory
 
@@ -80,7 +80,7 @@ def run(
     interrupted = False
     with tempfile.TemporaryDirectory(prefix="procbench-") as folder, ExitStack() as opened:
         bench = Bench(Path(folder), policies, opened, full=full, seed=seed, on_progress=on_progress)
-        bench.prepare(text_bytes(topology, full=full), deadline - time.monotonic())
+        bench.prepare(text_bytes(topology, workers, full=full), deadline - time.monotonic())
         groups: list[Group] = []
         plans = [(kind, state) for kind in KINDS for state in STATES]
         for number, (kind, state) in enumerate(plans):
@@ -128,10 +128,11 @@ def distinct_policies(workers: int, topology: CpuTopology, allowed: frozenset[in
     return tuple(found.values())
 
 
-def text_bytes(topology: CpuTopology, *, full: bool) -> int:
+def text_bytes(topology: CpuTopology, workers: int, *, full: bool) -> int:
     """Return how much text to sort: with what sort makes of it, one CPU's share of the last level cache, if not too much."""
     shares = [cache.size_bytes / len(cache.cpus) for cache in (topology.caches or ())[:1] if cache.size_bytes]
-    wanted = min(*(share / _IN_MEMORY for share in shares), _LARGEST_TEXT[full], math.inf)
+    quick = max(_LEAST_QUICK_TEXT, _QUICK_TEXT_PER_WORKER * workers)
+    wanted = min([_LARGEST_TEXT, *([] if full else [quick]), *(share / _IN_MEMORY for share in shares)])
     return max(_SMALLEST_TEXT, int(wanted) // LINE_BYTES * LINE_BYTES)
 
 

@@ -46,7 +46,9 @@ _MOST_BLOCKS: Final = 60
 _WANTED_BLOCKS: Final = 18  # one of them to warm up; a machine that slows down meanwhile still has six
 _COUNTING: Final = 0.2  # of a group's time
 _MOST_COUNTED: Final = 24
-_FEWEST_PER_WORKER: Final = 4
+_FEWEST: Final = 8  # commands in a trial
+_FEWEST_PER_WORKER: Final = 2
+_MANY_WORKERS: Final = 32
 _MOST_PER_WORKER: Final = 100
 _SMALL_FILE: Final = 16 << 10
 _FIRST_TIMES: Final = 50
@@ -79,7 +81,7 @@ class Bench:
         }
         self.env: Mapping[str, str] = os.environ | _ENV
         self.argv: dict[str, list[str]] = {}
-        self.per_worker = _FEWEST_PER_WORKER
+        self.per_worker = max(_FEWEST_PER_WORKER, math.ceil(_FEWEST / self.workers))
         self._order = random.Random(seed)  # noqa: S311 - an order that anyone may repeat
         self._folder, self._full, self._seed, self._on_progress = folder, full, seed, on_progress
 
@@ -97,7 +99,7 @@ class Bench:
         # The baseline runs twice in a block; what the spinning children take is counted as time of its own.
         trials = _WANTED_BLOCKS * (len(self.policies) + 1) * len(KINDS) * sum(TIMES_AS_LONG.values())
         trial_s = (1 - _COUNTING) * left_s / trials
-        self.per_worker = max(_FEWEST_PER_WORKER, min(_MOST_PER_WORKER, int(trial_s / round_s)))
+        self.per_worker = max(self.per_worker, min(_MOST_PER_WORKER, int(trial_s / round_s)))
 
     def _costs(self, kind: str) -> tuple[float, float]:
         """Return the seconds in which every worker runs one command, and the CPU time of a command.
@@ -107,8 +109,8 @@ class Bench:
         walls, cpu_s = [], []
         for _ in range(3):
             started = time.perf_counter()
-            batch = self._batch(kind, NONE, _FEWEST_PER_WORKER * self.workers)
-            walls.append((time.perf_counter() - started) / _FEWEST_PER_WORKER)
+            batch = self._batch(kind, NONE, self.per_worker * self.workers)
+            walls.append((time.perf_counter() - started) / self.per_worker)
             cpu_s.append(batch.cpu_s / len(batch.walls_s))
         return statistics.median(walls), statistics.median(cpu_s)
 
@@ -201,17 +203,19 @@ class Bench:
             f"{self.per_worker * self.workers} commands to a trial"
         )
         notes += [
-            f"{policy.label}: the same CPU sets with {self.workers} workers here, so measured once"
+            f"{policy.label}: the same CPU sets with {self.workers} worker{'s' * (self.workers > 1)} here, so measured once"
             for policy in self.policies
             if policy.same
         ]
         notes += [
-            f"{group.kind}, contended: {group.spinners} spinning children had {group.spinners_had:.2f} CPUs on average"
+            f"{group.kind}, contended: spinning children ({group.spinners}) had {group.spinners_had:.2f} CPUs on average"
             for group in groups
             if group.state == CONTENDED
         ]
         if any(math.isnan(count) for group in groups for counts in group.migrations.values() for count in counts):
             notes.append("migrations: unknown, as this kernel shows no nr_migrations in /proc/<pid>/sched")
+        if self.workers >= _MANY_WORKERS:
+            notes.append(f"with {self.workers} workers, starting commands may be the limit, whatever their CPUs")
         if not sensitivity:
             notes.append(
                 "the cost of a move: not measured, for want of a second CPU or of the kernel's figures, or of time"

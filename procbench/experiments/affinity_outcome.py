@@ -172,7 +172,10 @@ class AffinityResult:
         """Return what every comparison showed, what was run, and what made it noisy, as text of 88 columns."""
         blocks = sum(group.trials.blocks for group in self.groups)
         shown = [self.advice(), *self._comparisons(), *self._costs_in_words()]
-        shown += [f"{self.workers} workers, {len(self.groups)} measurements, {blocks} blocks", *self.notes]
+        shown += [
+            f"{self.workers} worker{'s' * (self.workers > 1)}, {len(self.groups)} measurements, {blocks} blocks",
+            *self.notes,
+        ]
         shown += [f"not recorded: {self.unrecorded}"] * bool(self.unrecorded)
         shown += [f"noise: {warning}" for warning in self.warnings]
         return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)

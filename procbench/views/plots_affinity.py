@@ -85,7 +85,8 @@ def _panels(titles: Sequence[str], labels: Sequence[str], *, same_scale: bool = 
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        height_inches = 1.4 + 0.55 * len(labels)
+        lines = [max(2, _wrapped(label).count("\n") + 1) for label in labels]
+        height_inches = 1.4 + 0.28 * max(lines) * len(labels)
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained")
         panels = list(figure.subplots(1, len(titles), sharex=same_scale, sharey=True, squeeze=False)[0])
     panels[0].set_yticks(range(len(labels)), [_wrapped(label) for label in labels])
@@ -132,9 +133,10 @@ def _legend(figure: Figure, table: pd.DataFrame, marks: Sequence[tuple[str, str]
 
 
 def _wrapped(label: str) -> str:
-    """Return a label whose names that mean the same stand on a second line."""
-    name, _, rest = label.partition(" = ")
-    return f"{name}\n= {rest}" if rest else name
+    """Return a label whose names that mean the same stand on lines of their own, two on each."""
+    name, *rest = label.split(" = ")
+    lines = ["= " + " = ".join(rest[start : start + 2]) for start in range(0, len(rest), 2)]
+    return "\n".join([name, *lines])
 
 
 def _interval_words(low: pd.Series) -> str:
