@@ -73,31 +73,30 @@ def run(
         raise InvalidInputError(
             f"{' and '.join(missing)} is not on the PATH; it is among the commands that are measured"
         )
-    deadline = time.monotonic() + _PLANNED * budget_s * (_FULL_TIMES if full else 1)
+    planned_s = _PLANNED * budget_s * (_FULL_TIMES if full else 1)
+    deadline = time.monotonic() + planned_s
     host, topology, allowed = read_host(), read_topology(), allowed_cpus()
     workers = workers or usable_workers()
     policies = distinct_policies(workers, topology, allowed)
-    interrupted = False
     with tempfile.TemporaryDirectory(prefix="procbench-") as folder, ExitStack() as opened:
         bench = Bench(Path(folder), policies, opened, full=full, seed=seed, on_progress=on_progress)
         bench.prepare(text_bytes(topology, workers, full=full), deadline - time.monotonic())
+        sensitivity = bench.sensitivity(sorted(allowed), _MOVING * planned_s)
         groups: list[Group] = []
         plans = [(kind, state) for kind in KINDS for state in STATES]
         for number, (kind, state) in enumerate(plans):
-            left_s = (deadline - time.monotonic()) * (1 - _MOVING * len(KINDS))
-            shares = sum(TIMES_AS_LONG[other] for _, other in plans[number:])
-            group, interrupted = bench.group(kind, state, max(0.2, left_s * TIMES_AS_LONG[state] / shares))
+            share = TIMES_AS_LONG[state] / sum(TIMES_AS_LONG[other] for _, other in plans[number:])
+            group, interrupted = bench.group(kind, state, max(0.2, share * (deadline - time.monotonic())))
             groups += [group] * bool(group.trials.blocks)
             if interrupted:
                 break
         if not groups:  # struck by Ctrl-C before there was anything to keep
             raise KeyboardInterrupt
         in_force = {policy.name: commands_have(policy, workers) for policy in policies}
-        sensitivity = [] if interrupted else bench.sensitivity(sorted(allowed), deadline)
         notes = bench.notes(groups, sensitivity)
     result = AffinityResult(
         groups=tuple(groups),
-        sensitivity=tuple(sensitivity),
+        sensitivity=sensitivity,
         policies=policies,
         in_force=in_force,
         workers=workers,

@@ -178,21 +178,23 @@ class Bench:
             kept = kept and all(one.last_cpu in policy.sets[who] and one.returncode == 0 for who, one in found)
         return kept
 
-    def sensitivity(self, cpus: Sequence[int], deadline: float) -> list[Sensitivity]:
-        """Move each kind of command to and fro between two CPUs, and compare its CPU time; nothing where that cannot be."""
-        found: list[Sensitivity] = []
-        ends = (cpus[0], cpus[-1])
+    def sensitivity(self, cpus: Sequence[int], share_s: float) -> tuple[Sensitivity, ...]:
+        """Move each kind of command to and fro between two CPUs, and compare its CPU time; nothing where that cannot be.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C struck.
+        """
         shown = run_on(cpus[:1], self.argv[SORT], self.env)
         if len(cpus) < 2 or not (math.isfinite(shown.cpu_s) and math.isfinite(shown.migrations)):
-            return found
-        for number, kind in enumerate(KINDS):
-            share_s = max(0.2, (deadline - time.monotonic()) / (len(KINDS) - number))
-            measured = partial(self._measure, baseline=ALONE, budget_s=share_s, larger_is_better=False)
-            one = move_by_force(kind, self.argv[kind], self.env, ends, measured)
-            found += [one] * bool(one.trials.blocks)
+            return ()
+        found = []
+        measured = partial(self._measure, baseline=ALONE, budget_s=max(0.2, share_s), larger_is_better=False)
+        for kind in KINDS:
+            one = move_by_force(kind, self.argv[kind], self.env, (cpus[0], cpus[-1]), measured)
             if one.trials.stopped_because == "interrupted":
-                break
-        return found
+                raise KeyboardInterrupt
+            found.append(one)
+        return tuple(found)
 
     def notes(self, groups: Sequence[Group], sensitivity: Sequence[Sensitivity]) -> tuple[str, ...]:
         """Return what a reader should know."""
@@ -217,9 +219,7 @@ class Bench:
         if self.workers >= _MANY_WORKERS:
             notes.append(f"with {self.workers} workers, starting commands may be the limit, whatever their CPUs")
         if not sensitivity:
-            notes.append(
-                "the cost of a move: not measured, for want of a second CPU or of the kernel's figures, or of time"
-            )
+            notes.append("the cost of a move: not measured, for want of a second CPU or of the kernel's figures")
         short = sum(group.trials.blocks < _MIN_BLOCKS for group in groups)
         if short:
             notes.append(f"too few blocks for an interval in {short} of {len(groups)} measurements: raise budget_s")

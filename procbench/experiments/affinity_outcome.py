@@ -236,20 +236,22 @@ class AffinityResult:
             if throughput["pin"] != NONE:
                 rate = f"{_effect_text(throughput)} as many per second ({throughput['verdict']})"
                 slow = f"95th percentile {_effect_text(tail)} as short ({tail['verdict']})"
-                lines.append(f"{throughput['kind']}, {throughput['state']}, {throughput['pin']}: {rate}; {slow}")
+                floor = throughput["noise_floor"]
+                noise = f"noise floor {100 * floor:.2g} %" if math.isfinite(floor) else "noise floor unknown"
+                lines.append(
+                    f"{throughput['kind']}, {throughput['state']}, {throughput['pin']}: {rate}, {noise}; {slow}"
+                )
         return lines
 
     def _costs_in_words(self) -> list[str]:
         lines = []
         for row in rows(self.costs):
-            cost = with_interval(row["cost_us"], row["low"], row["high"], 0)
-            unsure = (
-                "which noise alone could explain"
-                if math.isfinite(row["low"])
-                else "from too few blocks for an interval"
+            cost = (
+                f"{with_interval(row['cost_us'], row['low'], row['high'], 0) or 'an unknown number of'} µs of CPU time"
             )
-            shown = "" if row["low"] > 0 else f", {unsure}"
-            lines.append(f"a forced move costs {row['kind']} {cost} µs of CPU time{shown}")
+            unsure = "noise alone could explain it" if math.isfinite(row["low"]) else "too few blocks for an interval"
+            shown = "" if row["low"] > 0 else f" ({unsure})"
+            lines.append(f"a forced move costs {row['kind']} {cost}{shown}")
         return lines
 
     def _said(self, table: pd.DataFrame, words: Callable[[dict[Any, Any]], str]) -> str:
