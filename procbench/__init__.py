@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from procbench.analysis.results import frame
+    from procbench.cpu.affinity import CpuAffinityManager
+    from procbench.cpu.priority import ProcessPriorityManager
     from procbench.errors import ProcbenchError
     from procbench.io.process import run
     from procbench.io.results import RunResult
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
     from procbench.memory.transfer import receive, send
+    from procbench.scheduling.ready import PriorityScheduler
     from procbench.scheduling.settings import RunSettings
     from procbench.scheduling.stealing import WorkStealingScheduler
     from procbench.scheduling.task import ProcessTask, TaskResult
@@ -25,9 +28,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BufferPool": "procbench.memory.buffers",
+    "CpuAffinityManager": "procbench.cpu.affinity",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
+    "PriorityScheduler": "procbench.scheduling.ready",
     "ProcbenchError": "procbench.errors",
+    "ProcessPriorityManager": "procbench.cpu.priority",
     "ProcessTask": "procbench.scheduling.task",
     "RunResult": "procbench.io.results",
     "RunSettings": "procbench.scheduling.settings",
@@ -41,9 +47,12 @@ _HOMES = {
 
 __all__ = [
     "BufferPool",
+    "CpuAffinityManager",
     "MemoryMapping",
     "MemoryPoolManager",
+    "PriorityScheduler",
     "ProcbenchError",
+    "ProcessPriorityManager",
     "ProcessTask",
     "RunResult",
     "RunSettings",

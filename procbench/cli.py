@@ -92,6 +92,10 @@ def run(
     capture: Annotated[
         bool, typer.Option(help="Show each command's output in one piece when it ends, up to 8 MiB a stream.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of RunSettings, such as pin=core; repeatable."),
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),
     quiet: Annotated[
@@ -111,7 +115,7 @@ def run(
     from procbench.views.summary import say_failures, show_batch
 
     _must_be_seconds(timeout)
-    settings = RunSettings(workers=workers, timeout=timeout, capture=capture)
+    chosen = RunSettings(workers=workers, timeout=timeout, capture=capture).changed_by_words(settings or ())
     batch_commands = read_batch(command or (), each, commands, null=null)
     priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))
     host = None
@@ -123,7 +127,7 @@ def run(
         check_writable_folder(data)
         host = read_host()  # before the batch, whose own work would count as noise
     with showing(len(batch_commands), quiet=quiet) as show:
-        batch = run_batch(batch_commands, settings, show, priorities)
+        batch = run_batch(batch_commands, chosen, show, priorities)
     try:
         (say_failures if quiet else show_batch)(batch, sys.stderr)
     finally:  # a reader of the summary that went away takes no record with it

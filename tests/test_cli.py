@@ -612,3 +612,38 @@ def test_starting_up_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "shows"),
+    [("pin=core", "Cpus_allowed_list:\t[0-9]+\n"), ('pin=["0"]', "Cpus_allowed_list:\t0\n"), ("discard=true", "")],
+)
+def test_any_setting_can_be_set(tmp_path: Path, word: str, shows: str) -> None:
+    """--set takes a field of RunSettings, and the command obeys it."""
+    done = procbench(
+        "run", "--quiet", "--set", word, "--", "grep", "Cpus_allowed_list", cwd=tmp_path, stdin=b"/proc/self/status\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(shows, done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("pin", "NAME=VALUE"),
+        ("bogus=1", "bogus"),
+        ("nice=20", "nice"),
+        ("nice=five", "nice"),
+        ('pin=["9999"]', "9999"),
+        ("cpu_limit=0", "cpu_limit"),
+        ("memory_limit_bytes=0", "memory_limit_bytes"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_line(tmp_path: Path, word: str, names: str) -> None:
+    """A bad --set is refused before anything runs, in one line that names it."""
+    mark = tmp_path / "ran"
+    done = procbench("run", "--set", word, "--", "touch", cwd=tmp_path, stdin=f"{mark}\n".encode())
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert names in done.stderr
+    assert not mark.exists()

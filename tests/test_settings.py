@@ -156,3 +156,27 @@ def test_sets_for_workers_may_be_given_as_numbers() -> None:
     made = RunSettings(pin=[{3, 1, 2}, [0], "5,4", range(8, 10)])  # type: ignore[arg-type]
     assert made.pin == ("1-3", "0", "4-5", "8-9")
     assert json.loads(json.dumps(made.to_dict()))["pin"] == ["1-3", "0", "4-5", "8-9"]
+
+
+@pytest.mark.parametrize(
+    ("word", "field", "value"),
+    [
+        ("workers=3", "workers", 3),
+        ("timeout=0.5", "timeout", 0.5),
+        ("timeout=null", "timeout", None),
+        ("capture=true", "capture", True),
+        ("transport=write", "transport", "write"),
+        ("pin=core", "pin", "core"),
+        ('pin=["0", "2-3"]', "pin", ("0", "2-3")),
+    ],
+)
+def test_words_of_a_person_become_fields(word: str, field: str, value: Any) -> None:
+    """A value is JSON, or a plain word."""
+    assert getattr(RunSettings().changed_by_words([word]), field) == value
+
+
+@pytest.mark.parametrize("word", ["", "=", "=3", "pin", "capture=yes", "workers=007", 'workers="3"', "pin=[]", "x=1"])
+def test_words_that_make_no_sense_are_refused(word: str) -> None:
+    """What is no pair, no field or no value of its kind is an InvalidInputError."""
+    with pytest.raises(InvalidInputError):
+        RunSettings().changed_by_words([word])

@@ -7,8 +7,9 @@ here, with its unit and its meaning, and every room knows it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -123,6 +124,26 @@ class RunSettings:
         if unknown:
             raise InvalidInputError(f"there is no setting {', '.join(unknown)}; there are: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
+
+    def changed_by_words(self, words: Iterable[str]) -> Self:
+        """Return these settings with some fields changed as a person wrote them.
+
+        Args:
+            words: ``name=value`` each; the value as JSON, such as ``5``, ``true`` or ``["0", "2-3"]``, or a plain word.
+
+        Raises:
+            InvalidInputError: One is no such pair, there is no such field, or its value makes no sense.
+        """
+        changes: dict[str, Any] = {}
+        for word in words:
+            name, equals, text = word.partition("=")
+            if not (name and equals):
+                raise InvalidInputError(f"{word!r} sets nothing; write NAME=VALUE, such as pin=core")
+            try:
+                changes[name] = json.loads(text)
+            except ValueError:
+                changes[name] = text
+        return self.changed(**changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dict, ready for JSON."""
