@@ -8,6 +8,7 @@ import io
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from procbench.experiments.priority_outcome import PriorityResult
 from procbench.lab.store import Store
 from procbench.views import plots_priority, tables_priority
 from procbench.views.headline import Headline
-from tests.waiting import ROOT, wait_until
+from tests.waiting import ROOT, SYSTEM_PYTHON, run_python, wait_until
 
 CPU = min(os.sched_getaffinity(0))
 
@@ -116,6 +117,30 @@ def test_a_policy_that_is_refused_is_left_out_by_name(monkeypatch):
     found, left_out = priority_waits.measure_lateness(CPU, 0.1, 0)
     assert "RLIMIT_RTPRIO" in left_out["fifo"]
     assert {one.policy for one in found} == {"other", "batch", "idle"}
+
+
+ORDINARY = """
+import os
+from procbench.experiments import priority_shares, priority_waits
+cpu = min(os.sched_getaffinity(0))
+found, left_out = priority_waits.measure_lateness(cpu, 0.1, 0)
+pairs = [one for some in priority_shares.measure_pairs([cpu], 0.1) for one in some]
+print(*sorted({one.policy for one in found}), len(pairs), "RLIMIT_RTPRIO" in left_out["fifo"])
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0
+    or os.getpriority(os.PRIO_PROCESS, 0) != 0
+    or not SYSTEM_PYTHON.exists()
+    or shutil.which("setpriv") is None
+    or len(os.sched_getaffinity(0)) < 2,
+    reason="only root may become nobody, and with one CPU real-time is refused to everybody",
+)
+def test_an_ordinary_user_gets_all_but_real_time():
+    """Nothing has to be put back for which there is no right: the children are gone by then."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+    assert run_python(ORDINARY, before=nobody, python=SYSTEM_PYTHON) == "batch idle other 6 True"
 
 
 def test_where_no_cgroup_can_be_had_the_notes_say_so(monkeypatch, result):

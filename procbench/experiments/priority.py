@@ -7,7 +7,6 @@ what the idle class gets beside a busy child, how exactly a CPU limit is kept, a
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,9 +31,9 @@ from procbench.lab.results import Progress
 _FULL_TIMES: Final = 6
 
 # What each part gets of the budget; the rest goes into starting children.
-_PAIRS: Final = 0.42
+_PAIRS: Final = 0.38
 _LATENESS: Final = 0.17
-_LIMITS: Final = 0.25
+_LIMITS: Final = 0.3
 _STARVATION: Final = 0.11
 _PARTS: Final = 4
 
@@ -113,8 +112,7 @@ def _notes(pairs: tuple[PairShares, ...], limits: tuple[LimitedShares, ...]) -> 
         grouped = False
     if grouped:
         notes.append(
-            "sched_autogroup_enabled is 1: nice values weigh within a session, and all children are in this one's "
-            f"({os.getsid(0)})"
+            "sched_autogroup_enabled is 1: nice values weigh within a session, and all children are in this one's"
         )
     if all(one.mechanism == "duty cycle" for one in limits):
         notes.append("cgroup: left out, this user may make none with a CPU quota below this process's own")
