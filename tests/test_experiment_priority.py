@@ -18,7 +18,7 @@ import pytest
 
 from procbench import RunSettings
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
-from procbench.experiments import priority, priority_outcome, priority_shares, priority_waits
+from procbench.experiments import priority, priority_intervals, priority_shares, priority_waits
 from procbench.experiments.priority_children import Children
 from procbench.experiments.priority_outcome import PriorityResult
 from procbench.lab.store import Store
@@ -271,29 +271,26 @@ def test_the_words_say_numbers(result):
 
 
 def test_the_mean_and_its_interval_are_students():
-    mean, low, high = priority_outcome._mean([1.0, 2.0, 3.0])
+    mean, low, high = priority_intervals.mean_interval([1.0, 2.0, 3.0])
     assert mean == 2
     assert 2 - low == high - 2 == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(priority_outcome._mean([1.0])[1])
+    assert math.isnan(priority_intervals.mean_interval([1.0])[1])
 
 
 def test_a_share_is_of_all_windows_together_and_its_interval_holds_it():
     """Also where a window held no slice of either child."""
-    pair = priority_shares.PairShares("nice 5", 5, 0.25, 1.0, (0.2, 0.0, 0.3, 0.25), (0.6, 0.0, 0.8, 0.85))
-    share, low, high = priority_outcome._share(pair)
+    share, low, high = priority_intervals.share_interval((0.2, 0.0, 0.3, 0.25), (0.6, 0.0, 0.8, 0.85))
     assert share == pytest.approx(0.25)
     assert 0.2 < low < share < high < 0.3
-    alike = dataclasses.replace(pair, cpus=(0.2, 0.3), first_cpus=(0.6, 0.9))
-    assert priority_outcome._share(alike) == pytest.approx((0.25, 0.25, 0.25))
-    nothing = dataclasses.replace(pair, cpus=(0.0, 0.0), first_cpus=(0.0, 0.0))
-    assert priority_outcome._share(nothing)[0] == 0
+    assert priority_intervals.share_interval((0.2, 0.3), (0.6, 0.9)) == pytest.approx((0.25, 0.25, 0.25))
+    assert priority_intervals.share_interval((0.0, 0.0), (0.0, 0.0))[0] == 0
 
 
 def test_the_tails_interval_lacks_the_end_that_no_value_can_be():
-    value, low, high = priority_outcome._tail(range(1, 1001))
+    value, low, high = priority_intervals.tail_interval(range(1, 1001))
     assert value == 990
     assert low < value < high <= 1000
-    assert math.isnan(priority_outcome._tail(range(100))[2])
+    assert math.isnan(priority_intervals.tail_interval(range(100))[2])
 
 
 def test_figures_and_tables_have_units(result):

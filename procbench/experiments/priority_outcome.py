@@ -8,9 +8,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.priority_intervals import mean_interval, share_interval, tail_interval
 from procbench.experiments.priority_shares import IDLE, LimitedShares, PairShares
 from procbench.experiments.priority_waits import CLASSES_UP, Lateness, Starvation
 from procbench.experiments.words import known
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXPERIMENT = "priority"
-
-_TAIL: Final = 0.99
-_CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class PriorityResult:
 
         rows = []
         for pair in self.pairs:
-            share, low, high = _share(pair)
+            share, low, high = share_interval(pair.cpus, pair.first_cpus)
             row = {"pair": pair.name, "nice": math.nan if pair.nice is None else pair.nice, "share": share}
             ends = {"low": low, "high": high, "expected": pair.expected, "of_kernel": share / pair.expected}
             rest = {"other_cpus": statistics.fmean(pair.first_cpus), "total_s": len(pair.cpus) * pair.window_s}
@@ -108,7 +106,7 @@ class PriorityResult:
                 "p50_us_low": known(p50.low) / 1e3,
                 "p50_us_high": known(p50.high) / 1e3,
             }
-            value, low, high = _tail([value for block in one.blocks_ns for value in block])
+            value, low, high = tail_interval([value for block in one.blocks_ns for value in block])
             tail = {"p99_us": value / 1e3, "p99_us_low": low / 1e3, "p99_us_high": high / 1e3}
             effect = effects.get(one.name)
             ratio = {"ratio": math.nan, "ratio_low": math.nan, "ratio_high": math.nan}
@@ -130,7 +128,7 @@ class PriorityResult:
 
         rows = []
         for one in self.limits:
-            cpus, low, high = _mean(one.cpus)
+            cpus, low, high = mean_interval(one.cpus)
             ends = {
                 "low": max(0.0, low),
                 "high": high,
@@ -286,50 +284,6 @@ class PriorityResult:
         return Store(Path(data_dir)).record(
             self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
         )
-
-
-def _share(pair: PairShares) -> tuple[float, float, float]:
-    """Return the second child's share of both children's CPU time, with its 95 % interval.
-
-    It is the ratio of the sums over all windows, with the usual interval of a ratio estimate. A window holds only a few
-    slices of a child of low weight, so that its own share takes a few values, and a median would jump from one to the next.
-
-    Source:
-        W. G. Cochran, "Sampling Techniques", 3rd edition, 1977, section 6.4.
-    """
-    both = [ours + theirs for ours, theirs in zip(pair.first_cpus, pair.cpus, strict=True)]
-    if not sum(both):
-        return 0.0, math.nan, math.nan
-    share = sum(pair.cpus) / sum(both)
-    # What the windows differ by from the share has the mean 0, and the mean's interval is, divided by that of both, the share's.
-    _, low, high = _mean([theirs - share * total for theirs, total in zip(pair.cpus, both, strict=True)])
-    each = statistics.fmean(both)
-    return share, max(0.0, share + low / each), min(1.0, share + high / each)
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of equally long windows with its 95 % interval by Student's t, which is missing for one window."""
-    from scipy.stats import t
-
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    reach = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - reach, mean + reach
-
-
-def _tail(values: Sequence[int]) -> tuple[float, float, float]:
-    """Return the 99th percentile with its 95 % interval; an end is missing where no value is extreme enough for it.
-
-    The interval's ends are values themselves: how many lie below the true percentile is binomially distributed.
-    """
-    from scipy.stats import binom
-
-    ordered, count = sorted(values), len(values)
-    below = [int(binom.ppf(level, count, _TAIL)) for level in ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)]
-    low = float(ordered[below[0] - 1]) if below[0] > 0 else math.nan
-    high = float(ordered[below[1]]) if below[1] < count else math.nan
-    return float(ordered[math.ceil(_TAIL * count) - 1]), low, high
 
 
 def _block_medians(one: Lateness) -> list[float]:
