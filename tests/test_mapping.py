@@ -288,7 +288,7 @@ def test_many_threads_lend_and_give_back() -> None:
 
     def work() -> None:
         try:
-            for _ in range(300):
+            for _ in range(60):
                 lease = mapping.lend(lambda: True)
                 with pytest.raises(MappingLentError), mapping.writing():
                     pass

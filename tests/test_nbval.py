@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ import pytest
 from procbench.views.notebooks import find_notebook, notebook_folders
 
 HOUSE = Path(__file__).parent.parent
+_AT_A_TIME = 3
 
 
 def run_nbval(place, folder, *, timeout=400):
@@ -39,8 +41,16 @@ def quick_notebook():
 
 @pytest.mark.slow
 def test_every_notebook_says_what_it_said_before(tmp_path):
-    done = run_nbval(HOUSE / "notebooks", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A few at a time, because each measures for as long as its budget says, and what must hold holds on a busy machine."""
+    notebooks = sorted((HOUSE / "notebooks").glob("*.ipynb"))
+    folders = [tmp_path / notebook.stem for notebook in notebooks]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        ends = list(pool.map(run_nbval, notebooks, folders))
+    assert len(ends) >= 5
+    for done in ends:
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
