@@ -94,7 +94,11 @@ def run(
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of RunSettings, such as pin=core; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of RunSettings, such as pin=core; repeatable, and the last word.",
+        ),
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),
@@ -114,8 +118,8 @@ def run(
     from procbench.views.batch import record_batch, run_batch, showing
     from procbench.views.summary import say_failures, show_batch
 
-    _must_be_seconds(timeout)
     chosen = RunSettings(workers=workers, timeout=timeout, capture=capture).changed_by_words(settings or ())
+    _must_be_seconds(chosen.timeout)
     batch_commands = read_batch(command or (), each, commands, null=null)
     priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))
     host = None

@@ -121,7 +121,7 @@ def test_commands_come_from_a_file_or_standard_input(tmp_path: Path):
 def test_priorities_from_a_file_decide_the_order(tmp_path: Path):
     """With one worker the commands run by priority, the most urgent first though it is the last line."""
     words = ["low", "normal", "high", "normal"] * 2 + ["critical"]
-    (tmp_path / "words").write_text("\n".join(words) + "\n")
+    (tmp_path / "words").write_text("\ufeff# how urgent\n" + "\n".join(words) + "\n")
     lines = "".join(f"{word}{number}\n" for number, word in enumerate(words)).encode()
     done = procbench("run", "--priority-from", "words", "--workers", "1", "--", "echo", cwd=tmp_path, stdin=lines)
     assert done.returncode == 0

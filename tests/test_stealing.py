@@ -818,3 +818,24 @@ def test_what_stands_still_is_ended_too(kill: bool) -> None:
     assert [r.cancelled for r in results] == [True] * 4
     assert [r.returncode for r in results] == [-signal.SIGKILL if kill else -signal.SIGTERM] * 4
     assert not [pid for nap in naps for pid in processes_with(nap)]
+
+
+def test_a_fork_that_ends_leaves_its_parents_scheduler_alone() -> None:
+    """L24: a fork has none of the workers: its exit waits for none, it is refused tasks, it may make workers of its own."""
+    code = """
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tried here
+from procbench import RunSettings, WorkStealingScheduler
+from procbench.errors import ClosedError
+with WorkStealingScheduler(RunSettings(workers=1)) as scheduler:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            scheduler.submit(["true"])
+        except ClosedError:
+            with WorkStealingScheduler(RunSettings(workers=1)) as own:
+                sys.exit(7 + own.submit(["true"]).result().returncode)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(status, scheduler.submit(["true"]).result().returncode)
+"""
+    assert run_python(code) == "7 0"

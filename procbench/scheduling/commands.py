@@ -73,7 +73,7 @@ def read_batch(
 def read_priorities(source: str, count: int) -> list[Priority]:
     """Return the priority of each command of a batch: the file holds one word for each, in the commands' order.
 
-    Blank lines are passed over, as those between arguments and commands are.
+    Blank lines and lines that begin with ``#`` are passed over, as in a file of commands.
 
     Args:
         source: The file.
@@ -90,8 +90,8 @@ def read_priorities(source: str, count: int) -> list[Priority]:
         )
     priorities: list[Priority] = []
     for number, raw in _records(source, b"\n", LONGEST_ARGUMENT, "far from any priority"):
-        word = os.fsdecode(raw).strip()
-        if not word:
+        word = os.fsdecode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).strip()
+        if not word or word.startswith("#"):
             continue
         if word not in PRIORITIES:
             raise InvalidInputError(

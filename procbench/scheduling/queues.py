@@ -164,6 +164,10 @@ class TaskQueue(Generic[T]):
             while wake_one(waiters):
                 pass
 
+    def shut_in_fork(self) -> None:
+        """Take nothing more, in the child of a fork: there nobody waits, and who held the gate is gone with it held."""
+        self._is_shut_down = True
+
     def _wait(self, waiters: deque[threading.Lock], lacking: Callable[[], bool], deadline: float | None) -> bool:
         """Sleep until woken; return whether to try again (False: the time was up, and trying again was no use)."""
         if deadline is not None and time.monotonic() >= deadline:

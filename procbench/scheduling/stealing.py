@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import functools
 import logging
+import os
 import signal
 import threading
 import time
@@ -103,6 +104,7 @@ class WorkStealingScheduler:
         )
         self._idle: deque[Worker] = deque()
         self._own = threading.local()
+        self._owner = os.getpid()
         self._closed = False
         self._cancelling = False
         self._cancelled_waiting = 0
@@ -217,6 +219,8 @@ class WorkStealingScheduler:
             wait: Whether to wait for that.
             cancel_futures: Cancel what waits; what runs goes on to its end.
         """
+        if self._owner != os.getpid():
+            return  # a fork has none of the workers, and what runs is its parent's
         self._closed = True
         self._injector.shutdown()
         if cancel_futures:
@@ -241,6 +245,8 @@ class WorkStealingScheduler:
         Args:
             kill: At once by SIGKILL, instead of by SIGTERM with the settings' grace.
         """
+        if self._owner != os.getpid():
+            return
         self._closed = self._cancelling = True
         for worker in self._workers:  # first what runs: cancelling a long queue takes its time
             worker.stop(kill=kill)
@@ -477,3 +483,13 @@ def _end_forgotten_schedulers() -> None:
     for scheduler in list(_open_schedulers):
         scheduler.cancel_running()
         scheduler.shutdown()
+
+
+def _forget_schedulers() -> None:
+    """Have a fork refuse tasks, because it has none of the workers that would run them."""
+    for scheduler in list(_open_schedulers):
+        scheduler._closed = True
+        scheduler._injector.shut_in_fork()
+
+
+os.register_at_fork(after_in_child=_forget_schedulers)

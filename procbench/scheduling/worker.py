@@ -43,7 +43,8 @@ class WorkerStatistics:
         parks: Times it went to sleep for want of work.
         queued: Tasks in its local queue now.
         running: Whether a command of its runs now.
-        placing: Where and how urgently its commands run, as the kernel says; ``None`` where the settings leave all that alone.
+        placing: Where and how urgently its commands run, as the kernel said when it began; ``None`` where the settings leave
+            all that alone.
         stopped: Commands of its that stand still now, for a more urgent one.
     """
 
