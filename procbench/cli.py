@@ -97,7 +97,7 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any setting of RunSettings, such as pin=core; repeatable, and the last word.",
+            help="Any setting of RunSettings, such as pin=core; repeatable, it wins.",
         ),
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
