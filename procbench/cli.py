@@ -118,8 +118,9 @@ def run(
     from procbench.views.batch import record_batch, run_batch, showing
     from procbench.views.summary import say_failures, show_batch
 
+    _must_be_seconds(timeout)
     chosen = RunSettings(workers=workers, timeout=timeout, capture=capture).changed_by_words(settings or ())
-    _must_be_seconds(chosen.timeout)
+    _must_be_seconds(chosen.timeout, "timeout")
     batch_commands = read_batch(command or (), each, commands, null=null)
     priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))
     host = None
@@ -308,9 +309,9 @@ def _must_be_folder(option: str, path: Path) -> None:
         raise InvalidInputError(f"{option} must be a folder, and {path} is none")
 
 
-def _must_be_seconds(timeout: float | None) -> None:
+def _must_be_seconds(timeout: float | None, name: str = "--timeout") -> None:
     if timeout is not None and not 0 < timeout < float("inf"):
-        raise InvalidInputError(f"--timeout must be a number of seconds above 0, not {timeout:g}")
+        raise InvalidInputError(f"{name} must be a number of seconds above 0, not {timeout:g}")
 
 
 def _command_path(error: Exception) -> str:

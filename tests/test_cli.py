@@ -636,6 +636,7 @@ def test_any_setting_can_be_set(tmp_path: Path, word: str, shows: str) -> None:
         ("nice=five", "nice"),
         ('pin=["9999"]', "9999"),
         ("cpu_limit=0", "cpu_limit"),
+        ("timeout=0", "timeout"),
         ("memory_limit_bytes=0", "memory_limit_bytes"),
     ],
 )
