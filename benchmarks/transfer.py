@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from procbench.experiments.transfer import limit_program
+from procbench.experiments.transfer_ways import limit_program
 from procbench.linux import own_peak_memory_bytes
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transfer import receive, send

@@ -74,3 +74,11 @@ def test_no_code_runs_between_fork_and_exec():
 def test_every_relative_link_of_a_page_leads_somewhere(page: str):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_benchmarks_can_be_started():
+    """They are run by hand, so that nothing else would notice an import that is no longer there."""
+    argv = [sys.executable, "-m", "benchmarks", "--help"]
+    done = subprocess.run(argv, cwd=HOUSE, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "section" in done.stdout
