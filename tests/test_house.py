@@ -79,6 +79,6 @@ def test_every_relative_link_of_a_page_leads_somewhere(page: str):
 def test_the_benchmarks_can_be_started():
     """They are run by hand, so that nothing else would notice an import that is no longer there."""
     argv = [sys.executable, "-m", "benchmarks", "--help"]
-    done = subprocess.run(argv, cwd=HOUSE, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "section" in done.stdout
