@@ -18,7 +18,7 @@ import pytest
 
 from procbench.cpu import subgroups
 from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
-from procbench.cpu.limits import ChildLimits, CpuLimiter, cause_of_end
+from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
 from procbench.cpu.memory_limit import MemoryLimiter, set_soft_limit
 from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members
@@ -150,7 +150,7 @@ def test_a_forgotten_limiter_leaves_nothing_stopped() -> None:
 
 ENDS_WITH_IT_STOPPED = """
 import subprocess, sys, time
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.processes import read_stat
 limiter = CpuLimiter(0.02, by_cgroup=False)
 limiter.add(int(sys.argv[1]))
@@ -170,7 +170,7 @@ def test_the_end_of_the_interpreter_leaves_nothing_stopped(how: str) -> None:
 
 KILLED = """
 import subprocess, time, sys, os
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 child = subprocess.Popen(["sh", "-c", "trap 'echo $$ >&2' CONT; while :; do :; done"], process_group=0)
 limiter = CpuLimiter(0.02, by_cgroup=False)
 limiter.add(child.pid)
@@ -367,7 +367,7 @@ def test_without_a_cgroup_the_duty_cycle_and_rlimits_are_named(
 
 NOBODY = """
 import subprocess
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
 child = subprocess.Popen(["sleep", "90"], start_new_session=True)
 cpu, memory = CpuLimiter(0.5), MemoryLimiter()
