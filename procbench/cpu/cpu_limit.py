@@ -34,7 +34,7 @@ _CPU_TIME_SEEN: Final = (
 )
 
 
-def check_share(share: object) -> float:
+def check_share(share: object, name: str = "CPU limit") -> float:
     """Return the CPUs that a limit allows.
 
     Raises:
@@ -42,7 +42,7 @@ def check_share(share: object) -> float:
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
         raise InvalidInputError(
-            f"CPU limit is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
+            f"{name} is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
         )
     return float(share)
 
