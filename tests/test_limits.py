@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from procbench.cpu import subgroups
-from procbench.cpu.duty import DutyCycler, descendants
-from procbench.cpu.limits import ChildLimits, CpuLimiter, cause_of_end
+from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
+from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
 from procbench.cpu.memory_limit import MemoryLimiter, set_soft_limit
 from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members
@@ -71,6 +71,17 @@ with_memory_groups = pytest.mark.skipif(not makes_groups("memory"), reason="no m
 
 def state_of(pid: int) -> str:
     return read_stat(pid).state
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Lower RLIMIT_NOFILE below what is open, so that every open(2) is EMFILE."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def stops_and_goes_on(pid: int) -> None:
@@ -139,7 +150,7 @@ def test_a_forgotten_limiter_leaves_nothing_stopped() -> None:
 
 ENDS_WITH_IT_STOPPED = """
 import subprocess, sys, time
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.processes import read_stat
 limiter = CpuLimiter(0.02, by_cgroup=False)
 limiter.add(int(sys.argv[1]))
@@ -159,7 +170,7 @@ def test_the_end_of_the_interpreter_leaves_nothing_stopped(how: str) -> None:
 
 KILLED = """
 import subprocess, time, sys, os
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 child = subprocess.Popen(["sh", "-c", "trap 'echo $$ >&2' CONT; while :; do :; done"], process_group=0)
 limiter = CpuLimiter(0.02, by_cgroup=False)
 limiter.add(child.pid)
@@ -207,6 +218,93 @@ def test_a_later_process_with_the_same_pid_is_not_stopped() -> None:
         cycler.add(ProcessId(now.pid, now.started_ticks - 1), 0.02)  # as if it had started earlier
         wait_until(lambda: cycler.share_had(child.pid) is None, "that it is dropped")
         assert state_of(child.pid) == "R"
+
+
+@pytest.mark.parametrize("own_group", [True, False])
+def test_without_a_descriptor_nothing_stays_stopped(own_group: bool) -> None:
+    """L19: where no descriptor is left to look at a stopped child, it goes on, and is limited again once there is one."""
+    now_s = 0.0
+    with running(own_group=own_group) as child:
+        group = LimitedGroup(identify(child.pid), 0.02, now_s)
+        assert group.act(group.due_s)
+        wait_until(lambda: state_of(child.pid) == "T")
+        with no_descriptor_left():
+            assert group.act(group.due_s)
+        wait_until(lambda: state_of(child.pid) == "S", "that it goes on")
+        with no_descriptor_left():
+            assert group.act(group.due_s)
+        assert group.act(group.due_s - 0.001)
+        wait_until(lambda: state_of(child.pid) == "T", "that it is limited again")
+        with no_descriptor_left():
+            group.let_go()
+        wait_until(lambda: state_of(child.pid) == "S", "that it goes on")
+
+
+@pytest.mark.parametrize("own_group", [True, False])
+def test_a_stranger_is_not_signalled_for_a_member(own_group: bool) -> None:
+    """C06: what was not stopped here is not let go either: each member is known by its pid and its start."""
+    with running(own_group=own_group) as child:
+        now = identify(child.pid)
+        group = LimitedGroup(now, 0.02, 0.0)
+        assert group.act(group.due_s)
+        wait_until(lambda: state_of(child.pid) == "T")
+        earlier = ProcessId(now.pid, now.started_ticks - 1)
+        group.process, group._stopped = earlier, {earlier} if group._stopped else set()
+        assert not group.act(group.due_s)
+        assert state_of(child.pid) == "T"
+        os.kill(child.pid, signal.SIGCONT)
+
+
+def test_children_of_a_process_without_a_group_do_not_stay_stopped() -> None:
+    """C06: a child that the process started after the last count is let go, although the process itself is gone."""
+    code = "import subprocess; p = subprocess.Popen(['sleep', '90'], stdin=-3); print(p.pid, flush=True); p.wait()"
+    with running(sys.executable, "-S", "-c", code, own_group=False) as child:
+        assert child.stdout is not None
+        group = LimitedGroup(identify(child.pid), 0.02, 0.0)
+        other = identify(int(child.stdout.readline()))
+        try:
+            group._members.clear()  # as when it was only just started
+            assert group.act(group.due_s)
+            wait_until(lambda: state_of(child.pid) == state_of(other.pid) == "T")
+            child.kill()
+            child.wait()
+            assert not group.act(group.due_s)
+            wait_until(lambda: state_of(other.pid) == "S", "that it goes on")
+        finally:
+            os.kill(other.pid, signal.SIGKILL)
+
+
+def test_members_whose_leader_was_reaped_go_on() -> None:
+    """C06: a group whose leader somebody else has reaped is let go by its members, also one that was never counted."""
+    leader = subprocess.Popen(["sleep", long_sleep()], process_group=0)
+    other = subprocess.Popen(["sleep", long_sleep()], process_group=leader.pid)  # not orphaned: its parent is outside
+    try:
+        group = LimitedGroup(identify(leader.pid), 0.02, 0.0)
+        assert group.act(group.due_s)
+        wait_until(lambda: state_of(leader.pid) == state_of(other.pid) == "T")
+        leader.kill()
+        leader.wait()
+        assert state_of(other.pid) == "T"
+        assert not group.act(group.due_s)
+        wait_until(lambda: state_of(other.pid) == "S", "that it goes on")
+    finally:
+        for child in (leader, other):
+            child.kill()
+            child.wait()
+
+
+def test_a_signal_from_outside_does_not_end_the_limit() -> None:
+    """A child that somebody sends SIGCONT while it is out of time is stopped again at the next period."""
+    with running() as child:
+        group = LimitedGroup(identify(child.pid), 0.02, 0.0)
+        assert group.act(group.due_s)
+        group._bucket_s = -1.0  # it has used far more than its share
+        for _ in range(2):
+            wait_until(lambda: state_of(child.pid) == "T")
+            os.kill(child.pid, signal.SIGCONT)
+            wait_until(lambda: state_of(child.pid) == "S")
+            assert group.act(group.due_s)
+        wait_until(lambda: state_of(child.pid) == "T", "that it is stopped again")
 
 
 def test_children_that_come_and_go_leave_nothing_behind() -> None:
@@ -269,7 +367,7 @@ def test_without_a_cgroup_the_duty_cycle_and_rlimits_are_named(
 
 NOBODY = """
 import subprocess
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
 child = subprocess.Popen(["sleep", "90"], start_new_session=True)
 cpu, memory = CpuLimiter(0.5), MemoryLimiter()

@@ -9,10 +9,11 @@ import threading
 
 import pytest
 
-from procbench import RunSettings, WorkStealingScheduler
+from procbench import RunSettings, WorkStealingScheduler, linux
 from procbench.cpu.topology import allowed_cpus, parse_cpu_list
-from procbench.errors import InvalidInputError
+from procbench.errors import InvalidInputError, PermissionDeniedError, UnsupportedError
 from procbench.scheduling.placing import Placing
+from procbench.views import batch
 from tests.waiting import SYSTEM_PYTHON, run_python
 
 STATUS = ["cat", "/proc/self/status"]
@@ -45,6 +46,14 @@ def test_each_workers_commands_run_on_its_own_core():
     assert {cpus_of(status) for status in shown} <= {frozenset({cpu}) for cpu in before}
     assert {next(iter(placing.cpus)) for placing in placings if placing} == before
     assert all(os.sched_getaffinity(thread.native_id or 0) == before for thread in threading.enumerate())
+
+
+def test_cpus_are_pinned_where_io_priorities_are_unknown(monkeypatch: pytest.MonkeyPatch):
+    """pin='core' works on a machine whose I/O priorities are not known, and a worker then claims to have none."""
+    monkeypatch.setattr(linux, "_IOPRIO_NUMBERS", (0, 0))
+    _, placings = outputs(RunSettings(pin="core", workers=1), ["true"])
+    assert [placing and placing.io_class for placing in placings] == [None]
+    assert [placing and placing.nice for placing in placings] == [os.getpriority(os.PRIO_PROCESS, 0)]
 
 
 def test_explicit_sets_go_round():
@@ -91,6 +100,19 @@ def test_without_placing_nothing_is_asked_of_the_kernel():
     """Settings that leave placing alone say so in the statistics."""
     _, placings = outputs(RunSettings(workers=2), ["true"])
     assert placings == (None, None)
+
+
+@pytest.mark.parametrize("refusal", [PermissionDeniedError(1, "needs CAP_SYS_NICE"), UnsupportedError(38, "no ioprio")])
+def test_a_batch_says_what_was_refused(monkeypatch: pytest.MonkeyPatch, refusal: OSError):
+    """C04: a setting that this user may not have is said as it is, and not taken for a want of descriptors."""
+
+    def refuse(settings: RunSettings) -> None:
+        raise refusal
+
+    monkeypatch.setattr(batch, "WorkStealingScheduler", refuse)
+    with pytest.raises(type(refusal)) as caught:
+        batch._scheduler(RunSettings(nice=-5, workers=1))
+    assert caught.value is refusal
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becomes an ordinary user by setpriv")

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench import ProcessTask, RunSettings
+from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES
 from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.memory.transports import TRANSPORTS
-from procbench.scheduling.settings import IO_CLASSES, POLICIES
+from procbench.scheduling.settings import INHERITED_IO_CLASSES, INHERITED_POLICIES
 
 COUNTS = st.integers(1, 10**6)
 CPU_LISTS = st.sampled_from(["0", "0-3", "1,3", "0,64-127"])
@@ -33,10 +34,10 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "pipe_size_bytes": st.none() | COUNTS,
     "pin": st.sampled_from(PLACEMENT_POLICIES) | st.lists(CPU_LISTS, min_size=1).map(tuple),
     "nice": st.none() | st.integers(-20, 19),
-    "policy": st.none() | st.sampled_from(POLICIES),
-    "io_class": st.none() | st.sampled_from(IO_CLASSES),
+    "policy": st.none() | st.sampled_from(INHERITED_POLICIES),
+    "io_class": st.none() | st.sampled_from(INHERITED_IO_CLASSES),
     "cpu_limit": st.none() | st.floats(0.01, 512) | st.integers(1, 512),
-    "memory_limit_bytes": st.none() | st.integers(4096, 1 << 40),
+    "memory_limit_bytes": st.none() | st.integers(LEAST_MEMORY_BYTES, 1 << 40),
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
@@ -60,8 +61,8 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "nice": NO_NUMBER | st.integers(max_value=-21) | st.integers(min_value=20) | st.floats(),
     "policy": st.sampled_from(["", "fifo", "rr", 0, [], True]),
     "io_class": st.sampled_from(["", "best", 0, [], True]),
-    "cpu_limit": NO_NUMBER | st.floats(max_value=0.0099) | st.integers(max_value=0),
-    "memory_limit_bytes": NO_NUMBER | st.integers(max_value=4095) | st.floats(),
+    "cpu_limit": NO_NUMBER | st.just(float("inf")) | st.floats(max_value=0.0099) | st.integers(max_value=0),
+    "memory_limit_bytes": NO_NUMBER | st.just(2**63) | st.integers(max_value=LEAST_MEMORY_BYTES - 1) | st.floats(),
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),
@@ -108,6 +109,13 @@ def test_changed_gives_a_variant(fields: dict[str, Any], change: dict[str, Any])
     made = RunSettings(**fields)
     assert made.changed(**change) == RunSettings(**(fields | change))
     assert made == RunSettings(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"cpu_limit": float("inf")}, {"memory_limit_bytes": 2**63}])
+def test_a_limit_that_no_limiter_takes_is_refused_at_once(fields: dict[str, Any]) -> None:
+    """What would fail for every command, or where the scheduler is made, is refused where it is written."""
+    with pytest.raises(InvalidInputError):
+        RunSettings(**fields)
 
 
 def test_an_unknown_setting_is_refused() -> None:

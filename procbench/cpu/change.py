@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from procbench.cpu.limits import CpuLimiter, CpuMechanism, check_share
+from procbench.cpu.cpu_limit import CpuLimiter, CpuMechanism, check_share
 from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, MemoryLimiter, MemoryMechanism, check_bytes, set_soft_limit
 from procbench.cpu.processes import PROC, ProcessId, read_stat, thread_ids
 from procbench.cpu.scheduling_class import REAL_TIME, SchedulingClass, put_back, read, steps, wanted

@@ -6,8 +6,12 @@ group's CPU time is read and taken out of the bucket; it then runs for as long a
 before, and is stopped by SIGSTOP for the rest. So the share *had* comes out right, whatever the threads, the neighbours
 and the delays of this thread are.
 
-A group whose owner dies is not left stopped: the kernel sends SIGHUP and SIGCONT to a group that is orphaned while one of
-its members is stopped, setpgid(2).
+Without a descriptor to read ``/proc`` with, nothing can be told apart from a later process with its number. Then nothing is
+stopped, what is stopped goes on, and the time used meanwhile comes out of the bucket once it can be read again.
+
+When the owner is killed, only the kernel is left to let a stopped group go: it sends SIGHUP and SIGCONT to a group that is
+orphaned while one of its members is stopped, setpgid(2). A group is orphaned only where the process that adopts its leader
+is of another session. In a container whose first process, or a subreaper, shares the session it stays stopped.
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ import signal
 import threading
 import time
 import weakref
-from typing import Final
+from typing import Final, NamedTuple
 
-from procbench.cpu.processes import PROC, ProcessId
+from procbench.cpu.processes import PROC, ProcessId, is_there
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 PERIOD_S: Final = 0.08
@@ -33,21 +37,25 @@ _STRAYS_EVERY_S: Final = 1.0  # members whose parent has ended are found by a lo
 _SHORTEST_RUN_S: Final = 0.004
 _BUCKET_PERIODS: Final = 2.0
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
-_STATE, _PARENT, _GROUP, _START = 0, 1, 2, 19  # places behind the command's name, proc_pid_stat(5)
+_PARENT, _GROUP, _START = 1, 2, 19  # places behind the command's name, proc_pid_stat(5)
+_NOT_THERE: Final = (FileNotFoundError, ProcessLookupError, PermissionError)  # the last one where /proc hides it
 _TIMES: Final = slice(11, 15)  # utime, stime, cutime, cstime: what reaped children used is with their parent
 
 
 def descendants(pid: int) -> frozenset[int]:
     """Return a process, and what it and its children in turn started, as far as their parents still live.
 
+    Raises:
+        OSError: ``/proc`` cannot be read: no descriptor or memory is left.
+
     Source: ``/proc/<pid>/task/<tid>/children``, proc_tid_children(5), CONFIG_PROC_CHILDREN.
     """
     found = {pid}
     waiting = [pid]
     while waiting:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_NOT_THERE):
             for thread in (PROC / str(waiting.pop()) / "task").iterdir():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(*_NOT_THERE):
                     new = set(map(int, (thread / "children").read_bytes().split())) - found
                     found |= new
                     waiting.extend(new)
@@ -55,17 +63,27 @@ def descendants(pid: int) -> frozenset[int]:
 
 
 def _stat_of(pid: int) -> list[bytes]:
-    """Return the fields behind the command's name; none when the process is gone."""
+    """Return the fields behind the command's name; none when the process is gone; raise OSError when it cannot be told."""
     try:
         text = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:
+    except _NOT_THERE:
         return []
     return text[text.rindex(b")") + 2 :].split()
 
 
 def cpu_time_s(pids: frozenset[int]) -> float:
-    """Return the CPU time of processes and of the children they reaped, in seconds; one that is gone counts nothing."""
+    """Return the CPU time of processes and of the children they reaped, in seconds; one that is gone counts nothing.
+
+    Raises:
+        OSError: ``/proc`` cannot be read: no descriptor or memory is left.
+    """
     return sum(sum(map(int, _stat_of(pid)[_TIMES])) for pid in pids) * _TICK_S
+
+
+class _Member(NamedTuple):
+    parent: int
+    started_ticks: int
+    ticks: int  # CPU time that it had used, with what it had reaped
 
 
 class LimitedGroup:
@@ -79,17 +97,19 @@ class LimitedGroup:
     Raises:
         ProcessGoneError: It is not there any more.
         InvalidInputError: This process is itself among those that would be stopped.
+        OSError: ``/proc`` cannot be read: no descriptor or memory is left.
     """
 
     def __init__(self, process: ProcessId, share: float, now_s: float) -> None:
         self.process, self.share = process, share
-        self.stopped = False
+        self._stopped_ticks: int | None = None  # when the group as a whole was stopped, on the clock of start times
+        self._stopped: set[ProcessId] = set()  # where no group is led: who was stopped
         try:
             self._leads = os.getpgid(process.pid) == process.pid
         except ProcessLookupError:
             raise ProcessGoneError(errno.ESRCH, f"there is no process {process.pid}") from None
         self._group = str(process.pid).encode()
-        self._members: dict[int, tuple[int, int]] = {}  # pid: parent, ticks
+        self._members: dict[int, _Member] = {}
         self._lost_ticks = 0
         self._strays_due_s = now_s + _STRAYS_EVERY_S
         self._first_ticks = 0
@@ -115,12 +135,19 @@ class LimitedGroup:
 
     def act(self, now_s: float) -> bool:
         """Stop it or let it go on, whichever is due, and set ``due_s``; return False when its leader has ended."""
-        if not self._is_there():
+        try:
+            return self._act(now_s)
+        except OSError:  # what cannot be looked at may be somebody else by now, and is not stopped
+            self.let_go()
+            self.due_s = self._period_ends_s = now_s + PERIOD_S
+            return True
+
+    def _act(self, now_s: float) -> bool:
+        if not is_there(self.process):
             self.let_go()
             return False
         if now_s < self._period_ends_s:
-            self._signal(signal.SIGSTOP)
-            self.stopped = True
+            self._stop()
             self.due_s = self._period_ends_s
             return True
         self._period_ends_s = now_s + PERIOD_S
@@ -128,9 +155,8 @@ class LimitedGroup:
         self.due_s = now_s + run_s if _SHORTEST_RUN_S <= run_s < PERIOD_S else self._period_ends_s
         if run_s >= _SHORTEST_RUN_S:
             self.let_go()
-        elif not self.stopped:
-            self._signal(signal.SIGSTOP)
-            self.stopped = True
+        else:
+            self._stop()  # stopped or not: somebody may have sent it SIGCONT
         return True
 
     def _plan(self, now_s: float) -> float:
@@ -147,52 +173,83 @@ class LimitedGroup:
         self._run_s = run_s if run_s >= _SHORTEST_RUN_S else 0.0
         return self._run_s
 
-    def let_go(self) -> None:
-        """Let it run, if it was stopped here."""
-        if self.stopped:
-            self._signal(signal.SIGCONT)
-            self.stopped = False
-
-    def _is_there(self) -> bool:
-        fields = _stat_of(self.process.pid)
-        return bool(fields) and int(fields[_START]) == self.process.started_ticks and fields[_STATE] not in b"ZX"
-
-    def _signal(self, number: int) -> None:
-        """Send to the whole group while its leader has its number, or else to each member that is still one."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            fields = _stat_of(self.process.pid)
-            if self._leads and fields and int(fields[_START]) == self.process.started_ticks:
-                os.killpg(self.process.pid, number)
-                return
-        pids = set(self._members) if self._leads else {*self._members, *descendants(self.process.pid)}
-        for pid in pids:
-            fields = _stat_of(pid)
-            mine = fields[_GROUP] == self._group if fields and self._leads else bool(fields)
+    def _stop(self) -> None:
+        """Stop the whole group, or the process and its descendants, each of which is looked at first."""
+        if self._leads:
+            self._stopped_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) / _TICK_S)
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if mine and (pid != self.process.pid or int(fields[_START]) == self.process.started_ticks):
-                    os.kill(pid, number)
+                os.killpg(self.process.pid, signal.SIGSTOP)
+            return
+        known = {self.process, *(ProcessId(pid, one.started_ticks) for pid, one in self._members.items())}
+        seen: set[int] = set()
+        while new := ({one.pid for one in known} | descendants(self.process.pid)) - seen:
+            seen |= new  # one that has not been stopped yet may go on to start others
+            for pid in new:
+                fields = _stat_of(pid)
+                one = ProcessId(pid, int(fields[_START])) if fields else None
+                if one is not None and (one in known or pid not in {other.pid for other in known}):
+                    self._stopped.add(one)
+                    _send(pid, signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        """Let run what was stopped here, and nothing else. Raises nothing."""
+        if self._stopped_ticks is not None:
+            self._let_group_go(self._stopped_ticks)
+            self._stopped_ticks = None
+        for one in self._stopped:
+            try:
+                mine = is_there(one)
+            except OSError:
+                mine = True  # SIGCONT harms nobody who was not stopped; what is left stopped stays so for good
+            if mine:
+                _send(one.pid, signal.SIGCONT)
+        self._stopped.clear()
+
+    def _let_group_go(self, stopped_ticks: int) -> None:
+        """Send SIGCONT to the group, whose number is nobody else's while its leader has it or a member is in it."""
+        group = self.process.pid
+        try:
+            fields = _stat_of(group)
+            if not fields:
+                # The leader was reaped by somebody else. A group that took its number later has no older member.
+                for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
+                    one = _stat_of(pid)
+                    if one and one[_GROUP] == self._group and int(one[_START]) <= stopped_ticks:
+                        _send(pid, signal.SIGCONT)
+                return
+            mine = int(fields[_START]) == self.process.started_ticks
+        except OSError:
+            mine = True
+        if mine:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGCONT)
 
     def _count(self, now_s: float) -> int:
         """Return the clock ticks that its members, and what has ended among them, used so far."""
         before = self._members
         pids = set(descendants(self.process.pid))
         if self._leads:
-            for pid, (parent, _) in before.items():
-                if parent not in before:
+            for pid, one in before.items():
+                if one.parent not in before:
                     pids |= descendants(pid)
             if now_s >= self._strays_due_s:
                 self._strays_due_s = now_s + _STRAYS_EVERY_S
                 pids |= {int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()}
-        self._members = {}
+        members: dict[int, _Member] = {}
         for pid in pids:
             fields = _stat_of(pid)
             if fields and (not self._leads or fields[_GROUP] == self._group):
-                self._members[pid] = (int(fields[_PARENT]), sum(map(int, fields[_TIMES])))
-        for pid in before.keys() - self._members.keys():
-            parent, ticks = before[pid]
-            if parent not in before and pid != self.process.pid:
-                self._lost_ticks += ticks  # reaped by somebody outside the group, whose count it went into
-        return self._lost_ticks + sum(ticks for _, ticks in self._members.values())
+                members[pid] = _Member(int(fields[_PARENT]), int(fields[_START]), sum(map(int, fields[_TIMES])))
+        self._members = members  # only now: where /proc could not be read, what was known stays
+        for pid in before.keys() - members.keys():
+            if before[pid].parent not in before and pid != self.process.pid:
+                self._lost_ticks += before[pid].ticks  # reaped by somebody outside the group, whose count it went into
+        return self._lost_ticks + sum(one.ticks for one in members.values())
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 class _State:
@@ -228,23 +285,27 @@ class _State:
 
 
 def _serve(state: _State) -> None:
-    """Stop and continue what is due, until closed."""
+    """Stop and continue what is due, until closed; nothing stays stopped, however it ends."""
     with state.changed:
-        while not state.closed:
-            if not state.due:
-                state.changed.wait()
-                continue
-            left_s = state.due[0][0] - time.monotonic()
-            if left_s > 0:
-                state.changed.wait(left_s)
-                continue
-            group = heapq.heappop(state.due)[2]
-            if state.groups.get(group.process.pid) is not group:
-                continue  # it was removed meanwhile
-            if group.act(time.monotonic()):
-                state.push(group)
-            else:
-                del state.groups[group.process.pid]
+        try:
+            while not state.closed:
+                if not state.due:
+                    state.changed.wait()
+                    continue
+                left_s = state.due[0][0] - time.monotonic()
+                if left_s > 0:
+                    state.changed.wait(left_s)
+                    continue
+                group = heapq.heappop(state.due)[2]
+                if state.groups.get(group.process.pid) is not group:
+                    continue  # it was removed meanwhile
+                if group.act(time.monotonic()):
+                    state.push(group)
+                else:
+                    del state.groups[group.process.pid]
+        finally:
+            for group in state.groups.values():
+                group.let_go()
 
 
 class DutyCycler:
@@ -267,6 +328,7 @@ class DutyCycler:
             ProcessGoneError: There is no such process any more.
             InvalidInputError: This process is itself among those that would be stopped.
             ClosedError: This was closed.
+            OSError: ``/proc`` cannot be read: no descriptor or memory is left.
         """
         state = self._state
         group = LimitedGroup(process, share, time.monotonic())

@@ -1,4 +1,8 @@
-"""How much memory a process may have, and who goes first when the machine has none left."""
+"""How much memory a process may have, and who goes first when the machine has none left.
+
+By a cgroup where this user may make one, which counts what all processes in it use; otherwise by each process's address
+space (RLIMIT_AS), of which it may never touch a part.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +90,6 @@ class _Bounded(NamedTuple):
     folder: Path | None  # of its cgroup
     limits: tuple[int, int] | None  # its RLIMIT_AS as it was
     oom_score_adj: int | None  # as it was
-    first_kills: int
 
 
 class MemoryLimiter:
@@ -123,9 +126,14 @@ class MemoryLimiter:
         process = identify(pid)
         folder = self._grouped(pid, limit_bytes)
         limits = set_soft_limit(pid, resource.RLIMIT_AS, "RLIMIT_AS", limit_bytes) if folder is None else None
-        kills = 0 if folder is None else _oom_kills_in(folder)
+        bounded = _Bounded(process, folder, limits, protect_parent_from_oom(pid))
         with self._lock:
-            self._bounded[pid] = _Bounded(process, folder, limits, protect_parent_from_oom(pid), kills)
+            closed = self._closed
+            if not closed:
+                self._bounded[pid] = bounded
+        if closed:
+            _release(bounded, self._groups)
+            raise ClosedError("this limiter was closed; make a new one")
         if folder is None or self._groups is None:
             return "RLIMIT_AS"
         return "cgroup v2" if self._groups.mechanism == "cgroup v2" else "cgroup v1"
@@ -165,7 +173,8 @@ class MemoryLimiter:
         """Return how many processes of its group the kernel killed for want of memory; 0 without a cgroup."""
         with self._lock:
             bounded = self._bounded.get(pid)
-        return 0 if bounded is None or bounded.folder is None else _oom_kills_in(bounded.folder) - bounded.first_kills
+        # The group was made for this process, so that every kill in it counts, also one that came before ``add`` returned.
+        return 0 if bounded is None or bounded.folder is None else _oom_kills_in(bounded.folder)
 
     def remove(self, pid: int) -> None:
         """Give a process the memory limit that it had before; one that is not bounded is left as it is."""
@@ -176,7 +185,8 @@ class MemoryLimiter:
 
     def close(self) -> None:
         """Lift every limit and remove the cgroups. Closing again does nothing."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._finalizer()
 
 

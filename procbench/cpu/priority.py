@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from procbench.cpu.change import Change, InForce, Managed, restore
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
 from procbench.cpu.processes import ProcessId, identify, is_there
 from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_current_thread, read

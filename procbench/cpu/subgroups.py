@@ -1,4 +1,7 @@
-"""Cgroups of procbench's own, below the one that this process is in: made when needed, used again, removed at the end.
+"""Cgroups of procbench's own, below the one that this process is in: made when needed, removed at the end.
+
+A CPU group is used again, which saves making one for each child. A memory group never is: pages that its process left in a
+tmpfs or a memory file stay charged to it, and the next one would pay for them.
 
 Where the user may not write there, or the kernel gives no such controller, nothing is made and the caller takes another way.
 Version 2 allows a child group with limits only where ``cgroup.subtree_control`` names the controller; that file is never
@@ -47,7 +50,7 @@ def _place_of(pid: int | str, controller: str, version: int) -> str | None:
 
 
 class Subgroups:
-    """Groups for one controller, each for one process and what it starts; an empty one is used again. Any thread may call it.
+    """Groups for one controller, each for one process and what it starts. Any thread may call it.
 
     Args:
         controller: ``cpu`` or ``memory``.
@@ -58,7 +61,7 @@ class Subgroups:
         self._own: Path | None = None
         self._version = 1
         self._line: str | None = None
-        self._probed = False
+        self._probed = self._closed = False
         self._free: list[Path] = []
         self._made: set[Path] = set()
         self._lock = threading.RLock()  # a garbage collection may close in the midst of a call
@@ -73,7 +76,7 @@ class Subgroups:
                     self._probe()
                 except OSError:
                     self._own = None
-            return None if self._own is None else f"cgroup v{self._version}"
+            return None if self._own is None or self._closed else f"cgroup v{self._version}"
 
     def _probe(self) -> None:
         self._own = own_group(self.controller)
@@ -120,6 +123,8 @@ class Subgroups:
         if line != self._line:
             raise OSError(errno.EXDEV, f"process {pid} is in another cgroup than this one; it is left there")
         with self._lock:
+            if self._closed:
+                raise OSError(errno.EOPNOTSUPP, f"the {self.controller} cgroups were removed")
             folder = self._free.pop() if self._free else self._make()
         try:
             _write(folder, optional[0], needed=False)
@@ -144,11 +149,15 @@ class Subgroups:
             moved |= new
 
     def release(self, folder: Path) -> None:
-        """Move what still lives in a group back to where it came from, and keep the group for the next."""
+        """Move what still lives in a group back to where it came from, also after ``close``; the group is free then, or gone.
+
+        Raises:
+            OSError: The kernel, or want of a descriptor, does not let it be read or written.
+        """
         if self._own is None:
             return
         for _ in range(_TRIES):  # a process may fork while it is moved
-            pids = _words_in(folder / "cgroup.procs")
+            pids = (folder / "cgroup.procs").read_text().split()
             if not pids:
                 break
             for pid in pids:
@@ -157,16 +166,23 @@ class Subgroups:
         else:
             return  # a fork bomb: the group stays until it can be removed
         with self._lock:
-            if folder in self._made:
+            if self._closed or self.controller == "memory":
+                self._remove(folder)
+            elif folder in self._made:
                 self._free.append(folder)
+
+    def _remove(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # it still holds a process; close tries again
+            folder.rmdir()
+            self._made.discard(folder)
 
     def close(self) -> None:
         """Remove the groups; one that still holds a process is left, because the kernel does not remove it."""
         with self._lock:
-            made, self._made, self._free, self._own, self._probed = self._made, set(), [], None, True
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            self._closed = self._probed = True
+            self._free.clear()
+            for folder in tuple(self._made):
+                self._remove(folder)
 
 
 def _write(folder: Path, values: dict[str, str], *, needed: bool) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 
-from procbench.cpu.limits import ChildLimits, CpuLimiter, cause_of_end
+from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
 from procbench.cpu.memory_limit import MemoryLimiter
-from procbench.errors import PermissionDeniedError, ProcessGoneError, SpawnError
+from procbench.errors import ProcessGoneError, SpawnError, SpawnLimitError
+from procbench.io.spawn import LIMITS
 
 
 class ChildLimiter:
@@ -27,12 +28,14 @@ class ChildLimiter:
         self._cpu = None if cpus is None else CpuLimiter(cpus)
         self._memory = None if memory_bytes is None else MemoryLimiter()
         self._memory_bytes = memory_bytes
+        self._resting: set[int] = set()
         self.by: dict[str, str] = {}
 
     def began(self, pid: int, program: str) -> None:
         """Limit a child that was just spawned.
 
         Raises:
+            SpawnLimitError: No descriptor or memory is left to limit it with.
             SpawnError: The kernel does not let this user limit it (a program with rights of its own, say).
         """
         try:
@@ -41,28 +44,31 @@ class ChildLimiter:
                     self.by["memory"] = self._memory.add(pid, self._memory_bytes)
                 if self._cpu is not None:
                     self.by["cpu"] = self._cpu.add(pid)
-        except PermissionDeniedError as error:
-            raise SpawnError(error.errno or errno.EPERM, "limits", program, str(error)) from error
+        except OSError as error:
+            refused = SpawnLimitError if error.errno in LIMITS else SpawnError
+            raise refused(error.errno or errno.EPERM, "limits", program, str(error)) from error
 
     def rests(self, pid: int) -> None:
-        """Leave alone a child that is stopped for a while: a limit kept by stopping would let it go on."""
-        if self._cpu is not None:
+        """Leave alone a child that is stopped for a while, where its limit is kept by stopping, which would let it go on."""
+        if self._cpu is not None and self._cpu.stops(pid):
             self._cpu.remove(pid)
+            self._resting.add(pid)
 
     def goes_on(self, pid: int) -> None:
-        """Limit it again."""
-        if self._cpu is not None:
-            with contextlib.suppress(ProcessGoneError):
+        """Limit it again, if ``rests`` lifted its limit; without a descriptor it goes on unlimited."""
+        if self._cpu is not None and pid in self._resting:
+            self._resting.discard(pid)
+            with contextlib.suppress(OSError):
                 self._cpu.add(pid)
 
     def ends(self, pid: int) -> int:
         """Lift a child's limits before it is reaped, and return how many processes of it were killed for want of memory."""
         kills = 0
-        if self._cpu is not None:
-            self._cpu.remove(pid)
         if self._memory is not None:
             kills = self._memory.oom_kills(pid)
             self._memory.remove(pid)
+        if self._cpu is not None:
+            self._cpu.remove(pid)
         return kills
 
     def close(self) -> None:

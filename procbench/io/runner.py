@@ -233,9 +233,11 @@ class ChildRunner:
                 watch.until_end()
             except BaseException:
                 if watch is None or not watch.reaped:
-                    if self.limiter is not None:
-                        self.limiter.ends(child.pid)
-                    end_at_once(child.pid)
+                    try:
+                        if self.limiter is not None:
+                            self.limiter.ends(child.pid)
+                    finally:
+                        end_at_once(child.pid)
                 raise
             finally:
                 linux.close_now(child.pidfd)
@@ -405,7 +407,9 @@ class _Watch:
         self.reaped = True
         if linux.wait4_now(pid, runner.status_address, os.WNOHANG, runner.usage_address) == pid:
             self._returncode = os.waitstatus_to_exitcode(runner.status.value)
-            if oom_kills:
+            if (
+                oom_kills and self._phase is None
+            ):  # otherwise the SIGKILL may be ours, and the other kill a descendant's
                 self._limit_hit = limit_hit(self._returncode, oom_kills)
         else:
             ctypes.memset(runner.usage_address, 0, ctypes.sizeof(runner.usage))

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from procbench.cpu.cpu_limit import LEAST_SHARE, check_share
+from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, check_bytes
 from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
@@ -20,14 +22,11 @@ from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 
-POLICIES: Final = ("other", "batch", "idle")
+INHERITED_POLICIES: Final = ("other", "batch", "idle")
 """Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
 
-IO_CLASSES: Final = ("best-effort", "idle", "realtime")
-"""I/O classes, ioprio_set(2)."""
-
-_LEAST_CPU_SHARE: Final = 0.01  # the kernel's own least quota is 1 ms of 100 ms
-_PAGE_BYTES: Final = 4096
+INHERITED_IO_CLASSES: Final = ("best-effort", "idle", "realtime")
+"""I/O classes that a worker can hand down, ioprio_set(2)."""
 
 
 def _knob(
@@ -66,8 +65,8 @@ class RunSettings:
             :func:`procbench.cpu.placement.place`, or a set for each worker, as CPU numbers or in the kernel's list format
             (``["0", "2-3"]``), which go round when there are more workers. ``none`` allows all.
         nice: Nice value, -20 to 19; lower than now needs CAP_SYS_NICE or RLIMIT_NICE.
-        policy: Scheduling policy, one of ``POLICIES``.
-        io_class: I/O class, one of ``IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
+        policy: Scheduling policy, one of ``INHERITED_POLICIES``.
+        io_class: I/O class, one of ``INHERITED_IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
         cpu_limit: Most CPUs that a command may use on average, such as 0.5.
         memory_limit_bytes: Most memory that a command may have.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
@@ -96,10 +95,10 @@ class RunSettings:
         "none", "", "logical CPUs that each worker's commands may run on", choices=PLACEMENT_POLICIES
     )
     nice: int | None = _knob(None, "", "nice value of commands", -20, 19)
-    policy: str | None = _knob(None, "", "scheduling policy of commands", choices=POLICIES)
-    io_class: str | None = _knob(None, "", "I/O class of commands", choices=IO_CLASSES)
-    cpu_limit: float | None = _knob(None, "CPUs", "most CPUs that a command may use on average", _LEAST_CPU_SHARE)
-    memory_limit_bytes: int | None = _knob(None, "bytes", "most memory that a command may have", _PAGE_BYTES)
+    policy: str | None = _knob(None, "", "scheduling policy of commands", choices=INHERITED_POLICIES)
+    io_class: str | None = _knob(None, "", "I/O class of commands", choices=INHERITED_IO_CLASSES)
+    cpu_limit: float | None = _knob(None, "CPUs", "most CPUs that a command may use on average", LEAST_SHARE)
+    memory_limit_bytes: int | None = _knob(None, "bytes", "most memory that a command may have", LEAST_MEMORY_BYTES)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
@@ -187,6 +186,10 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")
     if knob.metadata["highest"] is not None and value > knob.metadata["highest"]:
         raise InvalidInputError(f"{said}; the highest there is is {knob.metadata['highest']}")
+    if knob.name == "cpu_limit":
+        check_share(value, knob.name)
+    elif knob.name == "memory_limit_bytes":
+        check_bytes(knob.name, value, LEAST_MEMORY_BYTES)
 
 
 def _cpu_lists(sets: Any) -> tuple[str, ...]:

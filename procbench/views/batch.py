@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from procbench.cpu.priority import PRIORITIES, Priority
-from procbench.errors import ProcbenchError
+from procbench.errors import PermissionDeniedError, ProcbenchError, UnsupportedError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -115,6 +115,8 @@ def run_batch(
             for all alike.
 
     Raises:
+        PermissionDeniedError: This user may not have one of the settings; the message says what would help.
+        UnsupportedError: This machine lacks one of the settings.
         ProcbenchError: There are not enough descriptors or threads for that many workers; the cause is chained.
     """
     settings = settings.changed(workers=max(1, min(settings.worker_count, len(commands))))
@@ -141,6 +143,8 @@ def _in_order(commands: Sequence[Sequence[str]], priorities: Sequence[Priority] 
 def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
     try:
         return WorkStealingScheduler(settings)
+    except (PermissionDeniedError, UnsupportedError):  # they are OSErrors too, and fewer workers would not help
+        raise
     except (OSError, RuntimeError) as error:  # no descriptor, no thread
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ProcbenchError(

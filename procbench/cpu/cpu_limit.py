@@ -1,8 +1,7 @@
-"""How much CPU time and memory a process may have: by a cgroup where this user may make one, by other means otherwise.
+"""How much CPU time a process may have: by a cgroup where this user may make one, by a duty cycle otherwise.
 
-What each limit really rests on is said by name, because they are not alike: a cgroup counts what is used, by all processes
-in it; without one, the CPU is shared out by stopping the process group for part of the time, and memory is bounded by each
-process's address space (RLIMIT_AS), of which it may never touch a part.
+What the limit really rests on is said by name, because the two are not alike: a cgroup counts what is used, by all
+processes in it; without one, the CPU is shared out by stopping the process group for part of the time.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _CPU_TIME_SEEN: Final = (
 )
 
 
-def check_share(share: object) -> float:
+def check_share(share: object, name: str = "CPU limit") -> float:
     """Return the CPUs that a limit allows.
 
     Raises:
@@ -43,7 +42,7 @@ def check_share(share: object) -> float:
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
         raise InvalidInputError(
-            f"CPU limit is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
+            f"{name} is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
         )
     return float(share)
 
@@ -92,6 +91,7 @@ class CpuLimiter:
                 stopped.
             ProcessGoneError: It has ended.
             ClosedError: The limiter was closed.
+            OSError: ``/proc`` cannot be read: no descriptor or memory is left.
         """
         if self._closed:
             raise ClosedError("this limiter was closed; make a new one")
@@ -99,13 +99,19 @@ class CpuLimiter:
         self.remove(pid)
         process = identify(pid)
         folder = self._quota(pid, share)
-        if folder is None:
-            self._duty.add(process, share)
-            first_s = 0.0
-        else:
-            first_s = _used_s(folder, pid)
-        with self._lock:
-            self._placed[pid] = _Placed(share, folder, first_s, time.monotonic())
+        placed = _Placed(share, folder, 0.0, time.monotonic())
+        try:
+            if folder is None:
+                self._duty.add(process, share)
+            else:
+                placed = placed._replace(first_s=_used_s(folder, pid))
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("this limiter was closed; make a new one")
+                self._placed[pid] = placed
+        except BaseException:
+            self._lift(pid, placed)
+            raise
         if folder is None or self._groups is None:
             return "duty cycle"
         return "cgroup v2" if self._groups.mechanism == "cgroup v2" else "cgroup v1"
@@ -129,12 +135,21 @@ class CpuLimiter:
         """Let a process run as it will, with what it started; one that is not limited is left as it is."""
         with self._lock:
             placed = self._placed.pop(pid, None)
-        if placed is None:
-            return
+        if placed is not None:
+            self._lift(pid, placed)
+
+    def _lift(self, pid: int, placed: _Placed) -> None:
         if placed.folder is None:
             self._duty.remove(pid)
         elif self._groups is not None:
-            self._groups.release(placed.folder)
+            with contextlib.suppress(OSError):  # the group keeps what it holds, and is not used again
+                self._groups.release(placed.folder)
+
+    def stops(self, pid: int) -> bool:
+        """Return whether a process is kept to its share by stopping it, so that nobody else can do that meanwhile."""
+        with self._lock:
+            placed = self._placed.get(pid)
+        return placed is not None and placed.folder is None
 
     def share_in_force(self, pid: int) -> float | None:
         """Return the CPUs that a limited process may use, a cgroup's as the kernel says; ``None`` if not limited."""
@@ -160,7 +175,8 @@ class CpuLimiter:
 
     def close(self) -> None:
         """Lift every limit and remove the cgroups. Closing again does nothing."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._finalizer()
 
 
