@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,7 @@ from procbench.cpu.balance import Move, Round
 from procbench.cpu.pinning import pin_current_thread, process_cpus
 from procbench.cpu.placement import optimal_cpus
 from procbench.cpu.priority import Priority
-from procbench.cpu.processes import ProcessGuard, ProcessId, ProcessMark, thread_ids
+from procbench.cpu.processes import ProcessGuard, ProcessId, ProcessMark, read_stat, thread_ids
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
 from tests.waiting import SYSTEM_PYTHON, run_python
@@ -474,6 +475,29 @@ def test_a_faked_start_shows_the_same(known_by: str, touched: list[int]) -> None
         assert touched == []
         assert cpus_of(child.pid) == FIRST
         assert affinity.statistics().gone == 1
+
+
+@pytest.mark.parametrize("same_tick", [False, True])
+def test_a_managed_number_may_become_a_threads(known_by: str, touched: list[int], same_tick: bool) -> None:
+    """C06: when a managed process has ended and a thread has its number, every call goes on, and the thread is left alone."""
+    with with_threads(2) as child, manager() as affinity:
+        tid = max(thread_ids(child.pid))
+        with ProcessGuard(child.pid) as guard:
+            started = read_stat(child.pid, tid).id.started_ticks - (not same_tick)
+            ended = ProcessMark(ProcessId(tid, started), guard.mark.serial)
+        affinity.pin(child.pid, FIRST)
+        for call in (
+            affinity.statistics,
+            lambda: affinity.rebalance(apply=True),
+            lambda: affinity.release(tid),
+            affinity.close,
+        ):
+            affinity._managed[tid] = replace(affinity._managed[child.pid], mark=ended, priority="critical")
+            touched.clear()
+            call()
+            assert tid not in affinity._managed
+            assert tid not in touched or call == affinity.close  # close restores its own process, threads and all
+        assert affinity.statistics().gone == 4
 
 
 def test_the_serial_tells_two_of_one_tick_apart() -> None:

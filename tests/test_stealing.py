@@ -30,6 +30,7 @@ from procbench.errors import (
     ProgramNotFoundError,
     QueueFullError,
 )
+from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.ready import PriorityScheduler
 from tests.conftest import possessions
 from tests.waiting import SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
@@ -751,6 +752,53 @@ def test_waiting_tasks_are_moved_and_removed_by_id(gate: Gate, tmp_path: Path) -
     assert accounted(sched)
 
 
+class Watched:
+    """A lock that counts who came to it, so that a test knows when somebody waits there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.came = 0
+
+    def __enter__(self) -> None:
+        self.came += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_task_on_its_way_between_classes_is_not_overlooked(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that looks for work while a task is in no line waits for it, and does not go to sleep."""
+    with scheduler(workers=1) as sched:
+        blocker = sched.submit(gate.argv)
+        gate.wait_for(1)
+        moved = sched.submit(ProcessTask(["true"], id="moved"))
+        injector = sched._injector
+        injector._gate = watched = Watched()  # type: ignore[assignment]
+        withdraw = injector._withdraw
+
+        def let_the_worker_look(*args: Any) -> Any:
+            found = withdraw(*args)
+            came, parks = watched.came, sched._workers[0].parks
+            gate.open()
+            wait_until(lambda: watched.came > came or sched._workers[0].parks > parks)
+            return found
+
+        monkeypatch.setattr(injector, "_withdraw", let_the_worker_look)
+        assert sched.reprioritise("moved", "high")
+        assert moved.result(timeout=60).returncode == blocker.result(timeout=60).returncode == 0
+
+
+def test_moving_a_task_wakes_a_worker() -> None:
+    """A worker that lay down while a task was on its way to another class is woken for it."""
+    with scheduler(workers=1) as sched:
+        wait_until(lambda: sched._workers[0].parks == 1)
+        future = TaskFuture(ProcessTask(["true"], id="moved"), time.monotonic_ns())
+        sched._injector.put(future)  # as submit does, without waking anybody: a worker that missed it sleeps
+        assert sched.reprioritise("moved", "high")
+        assert future.result(timeout=60).returncode == 0
+
+
 # --- time slices -------------------------------------------------------------------------------------------------
 
 
@@ -781,24 +829,60 @@ def test_a_running_command_gives_way_after_its_slice(gate: Gate, tmp_path: Path)
     assert accounted(sched)
 
 
-def test_without_a_slice_nothing_gives_way(gate: Gate) -> None:
+def test_without_a_slice_nothing_gives_way(tmp_path: Path) -> None:
     """With time_slice_s=None, and for tasks of the same class or a lower one, what runs goes on."""
     for knobs, urgent in (({}, "critical"), ({"time_slice_s": 0.01}, "low"), ({"time_slice_s": 0.01}, "normal")):
-        with scheduler(workers=1, **knobs) as sched:
-            running = sched.submit(["sleep", "0.2"])
-            wait_until(lambda sched=sched: sched.statistics().running)  # type: ignore[misc]
+        gate = Gate(Path(tempfile.mkdtemp(dir=tmp_path)))
+        looks: list[object] = []
+        with contextlib.ExitStack() as stack:
+            sched = stack.enter_context(scheduler(workers=1, **knobs))
+            stack.callback(gate.open)
+            claim = sched._claim
+            sched._claim = lambda *args: looks.append(claim(*args))  # type: ignore[method-assign, assignment, func-returns-value] # noqa: B023
+            running = sched.submit(gate.argv)
+            gate.wait_for(1)
             later = sched.submit(ProcessTask(["true"], priority=urgent))  # type: ignore[arg-type]
+            before = len(looks)
+            wait_until(lambda: not knobs or len(looks) > before + 1, "a look for what is more urgent")  # noqa: B023
+            assert not any(looks)
+            assert sched.statistics().stopped == 0
+            gate.open()
             assert later.result(timeout=60).started_ns >= running.result(timeout=60).ended_ns
 
 
-def test_the_time_out_stands_still_with_the_command(gate: Gate) -> None:
+def test_a_slice_costs_no_descriptors_while_nothing_is_more_urgent(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as only tasks of the same class wait, no worker makes a second runner for a task that it will not get."""
+    with scheduler(workers=1, time_slice_s=0.01) as sched:
+        looks: list[object] = []
+        claim = sched._claim
+        monkeypatch.setattr(sched, "_claim", lambda *args: looks.append(claim(*args)))  # type: ignore[func-returns-value]
+        first = sched.submit(gate.argv)
+        gate.wait_for(1)
+        second = sched.submit(["true"])
+        before = len(looks)
+        wait_until(lambda: len(looks) > before + 1, "a look for what is more urgent")
+        assert len(sched._workers[0]._runners) == 1
+        gate.open()
+        assert first.result(timeout=60).returncode == second.result(timeout=60).returncode == 0
+
+
+def test_the_time_out_stands_still_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command's time does not run while it is stopped; it runs on afterwards, and out if need be."""
     with scheduler(workers=1, time_slice_s=0.05) as sched:
+        urgent = []
+        claim = sched._claim
+
+        def claim_after_submitting(*args: Any) -> Any:
+            if not urgent:  # at the end of the first slice, however late that is: its time has not run out then
+                urgent.append(sched.submit(ProcessTask(["sleep", "1.5"], priority="high")))
+            return claim(*args)
+
+        monkeypatch.setattr(sched, "_claim", claim_after_submitting)
         slow = sched.submit(ProcessTask(["sleep", long_sleep()], priority="low", timeout=1.0))
-        wait_until(lambda: sched.statistics().running)
-        high = sched.submit(ProcessTask(["sleep", "1.5"], priority="high"))
         result = slow.result(timeout=60)
-        assert high.result(timeout=60).returncode == 0
+        high = urgent[0].result(timeout=60)
+    assert high.returncode == 0
+    assert result.started_ns <= high.started_ns <= high.ended_ns <= result.ended_ns
     assert result.timed_out
     assert result.ended_ns - result.started_ns >= 2_500_000_000
     assert result.stop_phase == "terminate"

@@ -250,7 +250,7 @@ class CpuAffinityManager:
         """Hold on to whoever has the number now, and forget a managed one that had it before."""
         try:
             guard = ProcessGuard(pid)
-        except ProcessGoneError:
+        except (ProcessGoneError, InvalidInputError):  # nobody's number by now, or a thread's
             if pid in self._managed:
                 self._drop(self._managed[pid])
             raise

@@ -123,8 +123,8 @@ class ProcessGuard:
         expected: Which one it must be; None for whichever has the number now.
 
     Raises:
-        InvalidInputError: The number can be no process's, or is that of a thread within one.
-        ProcessGoneError: There is none, or it is another one than expected.
+        InvalidInputError: The number can be no process's; or none is expected, and it is that of a thread within one.
+        ProcessGoneError: There is none, or the number is another one's than expected, be that a process or a thread.
 
     Source: pidfd_open(2), pidfd_send_signal(2).
     """
@@ -132,7 +132,12 @@ class ProcessGuard:
     def __init__(self, pid: int, expected: ProcessMark | None = None) -> None:
         self.pid = pid
         identify(pid)  # whether the number makes sense at all
-        self._fd = _open_pidfd(pid)
+        try:
+            self._fd = _open_pidfd(pid)
+        except InvalidInputError as error:
+            if expected is None:
+                raise
+            raise _is_anothers(pid) from error
         try:
             self._process = identify(pid)
             # Only now is it known that the start time is that of the process behind the pidfd.
@@ -140,7 +145,7 @@ class ProcessGuard:
             serial = None if self._fd is None else os.fstat(self._fd).st_ino
             self.mark = ProcessMark(self._process, serial)
             if expected is not None and not self.mark.is_same(expected):
-                raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended, and its number is another one's now")
+                raise _is_anothers(pid)
         except BaseException:
             self.close()
             raise
@@ -188,6 +193,19 @@ class ProcessGuard:
         there = tid == self.pid or (PROC / str(self.pid) / "task" / str(tid)).exists()
         self.check()  # in this order: then the folder was this process's
         return there
+
+    def check_thread(self, tid: int) -> None:
+        """Return while that is a thread of this process.
+
+        Raises:
+            ProcessGoneError: The thread, or the whole process, has ended.
+        """
+        if not self.has_thread(tid):
+            raise ProcessGoneError(errno.ESRCH, f"thread {tid} of process {self.pid} has ended")
+
+
+def _is_anothers(pid: int) -> ProcessGoneError:
+    return ProcessGoneError(errno.ESRCH, f"process {pid} has ended, and its number is another one's now")
 
 
 def _open_pidfd(pid: int) -> int | None:

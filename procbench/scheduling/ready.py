@@ -178,8 +178,11 @@ class PriorityScheduler(TaskQueue[W]):
 
     def get_above_nowait(self, priority: Priority) -> W | None:
         """Take the most urgent item of the classes above ``priority``, age aside; ``None`` if there is none."""
-        classes = _RANKS[priority]
-        return self._take(None, classes) if any(itertools.islice(self._lines.values(), classes)) else None
+        return self._take(None, _RANKS[priority]) if self.holds_above(priority) else None
+
+    def holds_above(self, priority: Priority) -> bool:
+        """Return whether anything of the classes above ``priority`` waits at the moment, age aside."""
+        return any(itertools.islice(self._lines.values(), _RANKS[priority]))
 
     def get_alike_nowait(self, most: int) -> list[W]:
         """Take up to ``most`` items, the oldest first, as long as only normal ones wait; none otherwise."""
@@ -202,7 +205,8 @@ class PriorityScheduler(TaskQueue[W]):
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
         """Move a waiting item into another class, there behind all that have waited longer. It keeps its age.
 
-        Costs a look at every item that waits.
+        Costs a look at every item that waits. Who waits in ``get`` is woken; who takes items by the calls that do not wait,
+        and sleeps by other means, may have looked while the item was in no line, and must be woken by the caller.
 
         Returns:
             Whether it still waited.
@@ -212,18 +216,19 @@ class PriorityScheduler(TaskQueue[W]):
         """
         target = self._line(priority)
         with self._gate:
-            self._moving = True  # for a moment it is in no line, and the queue is not empty all the same
+            # For a moment it is in no line. The queue is not empty all the same, and who looks now waits at the gate.
+            self._moving = self.mixed = True
             try:
                 found = self._withdraw(id)
                 if found is None:
                     return False
-                self.mixed = True
                 place = sum(other.submitted_ns <= found.submitted_ns for other in list(target))
                 target.insert(place, found)
             finally:
                 self._moving = False
+                self._look_whether_mixed()
         if self._getters:
-            wake_one(self._getters)  # it may have looked in the moment when the item was in no line
+            wake_one(self._getters)  # its look may have begun before all this, and found the item in no line
         return True
 
     def remove(self, id: int | str) -> W | None:

@@ -197,7 +197,10 @@ class WorkStealingScheduler:
         Raises:
             InvalidInputError: There is no such priority.
         """
-        return self._injector.reprioritise(id, priority)
+        moved = self._injector.reprioritise(id, priority)
+        if moved:
+            self._unpark_one()  # who lay down meanwhile may have looked while it was in neither class
+        return moved
 
     def remove(self, id: int | str) -> bool:
         """Cancel a task that waits in the global order, and make room for another; as ``cancel`` of its future, by id.
@@ -414,7 +417,7 @@ class WorkStealingScheduler:
     def _claim(self, worker: Worker, than: Priority) -> Callable[[], None] | None:
         """Take a task of a higher class than that of the one that runs; return what runs it on this worker."""
         try:
-            if self._injector.empty():
+            if not self._injector.holds_above(than):
                 return None
             worker.prepare_another()
             future = self._injector.get_above_nowait(than)
