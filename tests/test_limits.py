@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from procbench.cpu import subgroups
-from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
 from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
+from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
 from procbench.cpu.memory_limit import MemoryLimiter, set_soft_limit
 from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members

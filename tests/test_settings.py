@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 from typing import Any
 
@@ -48,7 +49,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
 NO_NUMBER = st.sampled_from(["1", b"1", [], {}, (), True, False, float("nan"), 1j])
 BAD: dict[str, st.SearchStrategy[Any]] = {
     "workers": NO_NUMBER | st.integers(max_value=0) | st.floats(),
-    "timeout": NO_NUMBER | st.integers(max_value=-1) | st.floats(max_value=-1e-9),
+    "timeout": NO_NUMBER | st.just(math.inf) | st.integers(max_value=-1) | st.floats(max_value=-1e-9),
     "capture": st.sampled_from([0, 1, None, "yes"]),
     "discard": st.sampled_from([0, 1, None, "yes"]),
     "max_output_bytes": NO_NUMBER | st.integers(max_value=-1) | st.floats(),

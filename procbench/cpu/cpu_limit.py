@@ -7,7 +7,6 @@ processes in it; without one, the CPU is shared out by stopping the process grou
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from procbench.cpu.processes import identify
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
+_MOST_CPUS: Final = 8192  # the most that Linux can be built for (NR_CPUS)
 LEAST_SHARE: Final = 0.01
 """The kernel's least quota is 1 ms of a period of 100 ms."""
 
@@ -38,12 +38,10 @@ def check_share(share: object, name: str = "CPU limit") -> float:
     """Return the CPUs that a limit allows.
 
     Raises:
-        InvalidInputError: It is no number, or less than the kernel can keep to.
+        InvalidInputError: It is no number, less than the kernel can keep to, or more CPUs than it knows.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
-        raise InvalidInputError(
-            f"{name} is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
-        )
+    if isinstance(share, bool) or not isinstance(share, int | float) or not LEAST_SHARE <= share <= _MOST_CPUS:
+        raise InvalidInputError(f"{name} is {share!r}; it must be a number of CPUs from {LEAST_SHARE} on, such as 0.5")
     return float(share)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -171,17 +171,21 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         return
     if "bool" in str(knob.type):
         if not isinstance(value, bool):
-            raise InvalidInputError(f"{said}; it must be True or False")
+            raise InvalidInputError(f"{said}; it must be True or False, on the command line true or false")
         return
     if knob.metadata["choices"] is not None:
         if knob.name == "pin" and isinstance(value, tuple):
             return
         if value not in knob.metadata["choices"]:
-            raise InvalidInputError(f"{said}; it must be one of {', '.join(knob.metadata['choices'])}")
+            words = _PIN_WORDS if knob.name == "pin" else f"one of {', '.join(knob.metadata['choices'])}"
+            raise InvalidInputError(f"{said}; it must be {words}")
         return
     whole = "int" in str(knob.type)
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or math.isnan(value):
-        raise InvalidInputError(f"{said}; it must be a {'whole ' if whole else ''}number of {knob.metadata['unit']}")
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+        unit = knob.metadata["unit"]
+        raise InvalidInputError(
+            f"{said}; it must be a {'whole ' if whole else ''}number{f' of {unit}' if unit else ''}"
+        )
     if value < knob.metadata["lowest"]:
         raise InvalidInputError(f"{said}; the lowest that makes sense is {knob.metadata['lowest']}")
     if knob.metadata["highest"] is not None and value > knob.metadata["highest"]:
@@ -192,14 +196,18 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
         check_bytes(knob.name, value, LEAST_MEMORY_BYTES)
 
 
+_PIN_WORDS: Final = (
+    f'one of {", ".join(PLACEMENT_POLICIES)}, or a list with a CPU set for each worker, such as ["0", "2-3"]'
+)
+
+
 def _cpu_lists(sets: Any) -> tuple[str, ...]:
     """Return explicit CPU sets in the kernel's list format, which survives JSON; whether they are allowed is seen later."""
     try:
-        lists = tuple(format_cpu_list(cpu_numbers(cpus)) for cpus in sets)
-    except (InvalidInputError, TypeError):
+        # In order, because worker i gets set i.
+        lists = tuple(format_cpu_list(cpu_numbers(cpus)) for cpus in sets) if isinstance(sets, Sequence) else ()
+    except InvalidInputError:
         lists = ()
     if not lists or not all(lists):
-        raise InvalidInputError(
-            f"pin is {sets!r}; it must be one of {', '.join(PLACEMENT_POLICIES)}, or a CPU set for each worker, none empty"
-        )
+        raise InvalidInputError(f"pin is {sets!r}; it must be {_PIN_WORDS}")
     return lists
