@@ -34,8 +34,8 @@ class TaskQueue(Generic[T]):
     """Whether items may wait that are in another line than the usual one; here there is no other."""
 
     def __init__(self, maxsize: int) -> None:
-        if maxsize < 1:
-            raise InvalidInputError(f"maxsize is {maxsize}; a bounded queue holds at least 1")
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
+            raise InvalidInputError(f"maxsize is {maxsize!r}; a bounded queue holds a whole number of items, at least 1")
         self.maxsize = maxsize
         self.accepted = 0
         self._items: deque[T] = deque()

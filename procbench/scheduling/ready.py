@@ -99,7 +99,8 @@ class PriorityScheduler(TaskQueue[W]):
         self, maxsize: int, ageing_s: float | None = None, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
         super().__init__(maxsize)
-        if ageing_s is not None and not ageing_s > 0:
+        number = isinstance(ageing_s, int | float) and not isinstance(ageing_s, bool)
+        if ageing_s is not None and not (number and ageing_s > 0):
             raise InvalidInputError(
                 f"ageing_s is {ageing_s!r}; it must be a number of seconds above 0, or None for never"
             )
