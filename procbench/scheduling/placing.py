@@ -24,13 +24,13 @@ class Placing:
         cpus: Logical CPUs that it and its commands may run on.
         nice: Nice value.
         policy: Scheduling policy.
-        io_class: I/O class.
+        io_class: I/O class; ``None`` where I/O priorities are not known on this machine.
     """
 
     cpus: frozenset[int]
     nice: int
     policy: str
-    io_class: str
+    io_class: str | None
 
 
 def cpus_for_workers(settings: RunSettings) -> tuple[frozenset[int], ...] | None:
