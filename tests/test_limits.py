@@ -329,6 +329,28 @@ def test_children_that_come_and_go_leave_nothing_behind() -> None:
 
 
 @with_cpu_groups
+def test_what_killed_runs_left_is_in_nobodys_way() -> None:
+    """C10: a group that a killed run left is removed, and one under this process's own name is passed over."""
+    own = subgroups.own_group("cpu")
+    assert own is not None
+    with running("true") as gone:
+        gone.wait()
+    number = int(repr(subgroups._numbers).removeprefix("count(").removesuffix(")"))
+    dead, namesake = own / f"procbench-{gone.pid}-cpu-1", own / f"procbench-{os.getpid()}-cpu-{number}"
+    try:
+        for folder in (dead, namesake):
+            folder.mkdir()
+        with running() as child, contextlib.closing(CpuLimiter(0.3)) as limiter:
+            assert limiter.add(child.pid) in ("cgroup v1", "cgroup v2")
+            assert not dead.exists()
+            assert namesake.exists()
+    finally:
+        for folder in (dead, namesake):
+            if folder.exists():
+                folder.rmdir()
+
+
+@with_cpu_groups
 def test_a_cpu_group_holds_the_process_and_what_it_starts() -> None:
     """C10: where cgroups can be made, a quota is set in one below this process's own, for all that the process has started."""
     with running(*SPIN_TWICE) as child, contextlib.closing(CpuLimiter(0.3)) as limiter:

@@ -120,7 +120,7 @@ def test_an_ordinary_user_is_told_what_a_lower_nice_value_takes():
     """C04: the refusal is a typed error that names the capability, raised where the scheduler is made; no thread is left."""
     code = """
 import threading
-from procbench import RunSettings, WorkStealingScheduler
+from procbench import RunSettings, WorkStealingScheduler, linux
 from procbench.errors import PermissionDeniedError
 try:
     WorkStealingScheduler(RunSettings(nice=-5, workers=2))
@@ -163,3 +163,12 @@ def test_limited_commands_can_be_stopped_and_leave_nothing_stopped():
     with WorkStealingScheduler(settings) as scheduler:
         results = list(scheduler.map([["sh", "-c", "while :; do :; done"]] * 4))
     assert {result.outcome for result in results} == {"timed_out"}
+
+
+def test_a_machine_without_known_io_priorities_pins_all_the_same(monkeypatch):
+    """Where I/O priorities are not known, all the rest can be given; only asking for an I/O class fails, and says why."""
+    monkeypatch.setattr(linux, "_IOPRIO_NUMBERS", (0, 0))
+    _, placings = outputs(RunSettings(pin="core", policy="batch", workers=1), ["true"], count=1)
+    assert [(placing.policy, placing.io_class) for placing in placings] == [("batch", None)]
+    with pytest.raises(UnsupportedError, match="x86-64 and aarch64"):
+        WorkStealingScheduler(RunSettings(io_class="idle", workers=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import random
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from procbench import linux
-from procbench.cpu import change, priority
+from procbench.cpu import change, priority, processes, scheduling_class
 from procbench.cpu.priority import ProcessPriorityManager, apply_to_current_thread, read
 from procbench.cpu.processes import ProcessId, identify, thread_ids
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
@@ -283,11 +284,116 @@ def test_a_later_process_with_the_same_pid_is_left_alone() -> None:
     with running() as child, ProcessPriorityManager() as manager:
         manager.set(child.pid, policy="batch")
         managed = manager._managed[child.pid]
-        managed.process = ProcessId(child.pid, managed.process.started_ticks - 1)  # as if it had started earlier
+        started = managed.mark.process.started_ticks - 1
+        managed.mark = managed.mark._replace(process=ProcessId(child.pid, started))  # as if it had started earlier
         with pytest.raises(ProcessGoneError):
             manager.undo(child.pid)
         assert read(child.pid).policy == "batch"
         assert (manager.statistics().gone, manager.statistics().undone) == (1, 0)
+
+
+def test_a_thread_is_no_process() -> None:
+    """C06: the number of a thread within a process is refused, and the thread keeps what it has."""
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(90,), daemon=True).start(); print(1, flush=True)"
+    with running(sys.executable, "-c", f"{code}; time.sleep(90)") as child, ProcessPriorityManager() as manager:
+        assert child.stdout is not None
+        child.stdout.readline()
+        tid = max(thread_ids(child.pid))
+        with pytest.raises(InvalidInputError, match="name the process"):
+            manager.set(tid, policy="batch")
+        assert read(tid).policy == read(child.pid).policy
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whoever_gets_the_pid_in_the_middle_of_a_change_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """C06: when the process ends while it is changed, its number's next owner is neither changed nor "put back"."""
+
+    def state() -> object:
+        return read(child.pid), resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+
+    def end(*_: object) -> str:
+        """From here on the number is another process's: it started later."""
+        real = processes.identify
+        patch.setattr(processes, "identify", lambda pid: real(pid)._replace(started_ticks=2**40))
+        found.append(state())
+        if fails:
+            raise PermissionDeniedError(errno.EPERM, "refused for the test")
+        return "duty cycle"
+
+    def no_pidfd(*_: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    found: list[object] = []
+    with running() as child, ProcessPriorityManager() as manager, monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", no_pidfd)
+        patch.setattr(manager._cpu, "add", end)
+        with pytest.raises(PermissionDeniedError if fails else ProcessGoneError):
+            manager.set(child.pid, nice=19, policy="batch", file_size_limit_bytes=10, cpu_limit=0.5)
+        assert found == [state()]
+
+
+def test_what_could_not_be_given_back_is_not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C04: a policy or I/O class that cannot be set here stays, said so; other values can be set, and all is put back."""
+    with running() as child, ProcessPriorityManager() as manager:
+        os.sched_setscheduler(child.pid, os.SCHED_BATCH, os.sched_param(0))
+        known = {name: number for name, number in scheduling_class.POLICIES.items() if name != "batch"}
+        monkeypatch.setattr(scheduling_class, "POLICIES", known)
+        monkeypatch.setitem(scheduling_class._POLICY_NAMES, os.SCHED_BATCH, "deadline")
+        with pytest.raises(UnsupportedError, match="'deadline', which could not be given back"):
+            manager.set(child.pid, policy="other")
+        monkeypatch.setattr(linux, "get_io_priority", lambda _: (5, 0))
+        with pytest.raises(UnsupportedError, match="I/O class '5', which could not be given back"):
+            manager.set(child.pid, io_class="idle")
+        manager.set(child.pid, file_size_limit_bytes=10)
+        manager.undo(child.pid)
+        assert os.sched_getscheduler(child.pid) == os.SCHED_BATCH
+        assert resource.prlimit(child.pid, resource.RLIMIT_FSIZE)[0] != 10
+
+
+def test_closing_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C04: one process that cannot be put back, for whatever reason, keeps no other from it, and no limiter open."""
+    with running() as first, running() as second:
+        manager = ProcessPriorityManager()
+        before = read(second.pid).policy
+        for child in (first, second):
+            manager.set(child.pid, policy="batch")
+        real = scheduling_class.set_policy
+
+        def refuse_first(tid: int, target: scheduling_class.SchedulingClass) -> None:
+            if tid == first.pid:
+                raise KeyError("for the test")
+            real(tid, target)
+
+        monkeypatch.setattr(scheduling_class, "set_policy", refuse_first)
+        with pytest.raises(KeyError, match="for the test"):
+            manager.close()
+        assert (read(first.pid).policy, read(second.pid).policy) == ("batch", before)
+        with pytest.raises(ClosedError):
+            manager._cpu.add(second.pid, 0.5)
+        manager.close()
+
+
+def test_one_refusal_does_not_end_the_taking_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C04: a limiter that fails while a change is taken back keeps nothing else from it, nor the first error from the caller."""
+    with running() as child, ProcessPriorityManager() as manager:
+        before = seen_by_tools(child.pid)
+
+        def refuse(*_: object) -> None:
+            patch.setattr(manager._cpu, "remove", fail)
+            raise PermissionDeniedError(errno.EPERM, "refused for the test")
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "no way back for the test")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(change.Change, "_read_back", refuse)
+            with pytest.raises(PermissionDeniedError, match="refused for the test") as caught:
+                manager.set(child.pid, policy="batch", file_size_limit_bytes=9, cpu_limit=0.5)
+        assert any("no way back" in note for note in caught.value.__notes__)
+        assert seen_by_tools(child.pid) == before
+        manager._cpu.remove(child.pid)
 
 
 def test_processes_that_end_drop_out() -> None:

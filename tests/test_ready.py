@@ -385,7 +385,9 @@ TestReadyAgainstItsModel = ReadyMachine.TestCase
 TestReadyAgainstItsModel.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
-@pytest.mark.parametrize("arguments", [("3",), (None,), (1.5,), (True,), (0,), (10, "5"), (10, True), (10, 0), (10, math.nan)])
+@pytest.mark.parametrize(
+    "arguments", [("3",), (None,), (1.5,), (True,), (0,), (10, "5"), (10, True), (10, 0), (10, math.nan)]
+)
 def test_a_bound_or_an_ageing_that_is_no_number_is_refused(arguments: tuple[Any, ...]) -> None:
     """What makes no sense is refused where it is made, by one clear error."""
     with pytest.raises(InvalidInputError):

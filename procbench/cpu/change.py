@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from typing import Any, Final
 
 from procbench.cpu.cpu_limit import CpuLimiter, CpuMechanism, check_share
 from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, MemoryLimiter, MemoryMechanism, check_bytes, set_soft_limit
-from procbench.cpu.processes import PROC, ProcessId, read_stat, thread_ids
-from procbench.cpu.scheduling_class import REAL_TIME, SchedulingClass, put_back, read, steps, wanted
+from procbench.cpu.processes import PROC, ProcessGuard, ProcessId, ProcessMark, read_stat, thread_ids
+from procbench.cpu.scheduling_class import REAL_TIME, SchedulingClass, check_way_back, put_back, read, steps, wanted
 from procbench.cpu.topology import parse_cpu_list
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
 
@@ -53,25 +54,63 @@ class Managed:
     """A changed process, and what it had before.
 
     Attributes:
-        process: Which one.
+        mark: Which one.
         threads: What each of its threads had.
         rlimits: The (soft, hard) limits that it had.
         cpu: The CPU limit in force, and by what; ``None`` for none.
         memory: The memory limit in force, and by what; ``None`` for none.
     """
 
-    process: ProcessId
+    mark: ProcessMark
     threads: dict[ProcessId, SchedulingClass] = field(default_factory=dict)
     rlimits: dict[int, tuple[int, int]] = field(default_factory=dict)
     cpu: tuple[float, CpuMechanism] | None = None
     memory: tuple[int, MemoryMechanism] | None = None
 
 
+class Failures:
+    """Lets each of several steps be taken whatever became of the others, and says at the end what did not work."""
+
+    def __init__(self) -> None:
+        self.found: list[Exception] = []
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep the error of one step. That the process has ended is kept from no caller."""
+        try:
+            yield
+        except ProcessGoneError:
+            raise
+        except Exception as error:
+            self.found.append(error)
+
+    def note_on(self, error: BaseException) -> None:
+        """Add what did not work to the error that is on its way."""
+        for failure in self.found:
+            error.add_note(str(failure))
+
+    def raise_any(self) -> None:
+        """Raise what did not work, if anything.
+
+        Raises:
+            PermissionDeniedError: Nothing but rights were missing; the message names all.
+            Exception: The first of another kind, with the others as notes.
+        """
+        refused = [one for one in self.found if isinstance(one, PermissionDeniedError)]
+        others = [one for one in self.found if not isinstance(one, PermissionDeniedError)]
+        if others:
+            for one in (*refused, *others[1:]):
+                others[0].add_note(str(one))
+            raise others[0]
+        if refused:
+            raise PermissionDeniedError(errno.EPERM, "; ".join(str(one.strerror) for one in refused))
+
+
 class Change:
     """Makes one change, or takes back what it had made of it.
 
     Args:
-        process: The process.
+        guard: Holds on to the process, which is looked at before each step: its number may be another one's after it.
         values: What to set, by name, as ``ProcessPriorityManager.set`` names it.
         now: The limits in force from earlier changes.
         cpu: What limits its CPU time.
@@ -79,11 +118,11 @@ class Change:
     """
 
     def __init__(
-        self, process: ProcessId, values: dict[str, Any], now: Managed, cpu: CpuLimiter, memory: MemoryLimiter
+        self, guard: ProcessGuard, values: dict[str, Any], now: Managed, cpu: CpuLimiter, memory: MemoryLimiter
     ) -> None:
-        self.before = Managed(process, cpu=now.cpu, memory=now.memory)
-        self.after = Managed(process, cpu=now.cpu, memory=now.memory)
-        self._pid, self._values = process.pid, values
+        self.before = Managed(guard.mark, cpu=now.cpu, memory=now.memory)
+        self.after = Managed(guard.mark, cpu=now.cpu, memory=now.memory)
+        self._guard, self._pid, self._values = guard, guard.pid, values
         self._scheduling = {name: values[name] for name in _SCHEDULING if name in values}
         self._cpu, self._memory = cpu, memory
 
@@ -97,6 +136,7 @@ class Change:
             InvalidInputError: A value is outside its range, or a real-time process could hold every CPU.
             ProcessGoneError: It ended.
             PermissionDeniedError: This user may not.
+            UnsupportedError: What a thread has now could not be given back to it.
         """
         self._check()
         try:
@@ -105,6 +145,7 @@ class Change:
             self._schedule(last)
             if "cpu_limit" in self._values:  # after the policy: in a cgroup without real-time budget fifo is refused
                 share = self._values["cpu_limit"]
+                self._guard.check()
                 self.after.cpu = None
                 self.after.cpu = (share, self._cpu.add(self._pid, share))
             for step in last:
@@ -122,6 +163,10 @@ class Change:
         if not values:
             raise InvalidInputError(f"nothing to set for process {pid}; name a value")
         wanted(read(pid), **self._scheduling)
+        for tid in thread_ids(pid) if self._scheduling else ():
+            with _gone_only_if_main(self._guard, tid):
+                has = read(tid)
+                check_way_back(tid, has, wanted(has, **self._scheduling))
         if "cpu_limit" in values:
             check_share(values["cpu_limit"])
         if "memory_limit_bytes" in values:
@@ -153,10 +198,12 @@ class Change:
             self._rlimit(resource.RLIMIT_RTTIME, "RLIMIT_RTTIME", lowest)
         if "memory_limit_bytes" in values:
             limit_bytes = values["memory_limit_bytes"]
+            self._guard.check()
             self.after.memory = None
             self.after.memory = (limit_bytes, self._memory.add(self._pid, limit_bytes))
 
     def _rlimit(self, which: int, name: str, value: int) -> None:
+        self._guard.check()
         self.before.rlimits[which] = set_soft_limit(self._pid, which, name, value)
 
     def _schedule(self, last: list[Callable[[], None]]) -> None:
@@ -170,15 +217,17 @@ class Change:
             if not new:
                 return
             for tid in new:
-                with _gone_only_if_main(self._pid, tid):
+                with _gone_only_if_main(self._guard, tid):
                     thread = read_stat(self._pid, tid).id
                     has = read(tid)
+                    self._guard.check_thread(tid)  # so both were its own
                     if remember:
                         self.before.threads[thread] = has
                     first, irreversible = steps(tid, has, wanted(has, **self._scheduling))
                     for step in first:
+                        self._guard.check_thread(tid)
                         step()
-                    last.extend(_for_thread(self._pid, tid, step) for step in irreversible)
+                    last.extend(_for_thread(self._guard, tid, step) for step in irreversible)
             done |= new
             remember = (
                 False  # who was started since inherited what may be new already; it gets back what the main thread had
@@ -192,8 +241,9 @@ class Change:
         """
         pid = self._pid
         for tid in thread_ids(pid):
-            with _gone_only_if_main(pid, tid):
+            with _gone_only_if_main(self._guard, tid):
                 has = read(tid)
+                self._guard.check_thread(tid)
                 if wanted(has, **self._scheduling) != has:
                     raise PermissionDeniedError(errno.EPERM, f"thread {tid} of process {pid} keeps {has}; try again")
         try:
@@ -206,8 +256,10 @@ class Change:
                     errno.EPERM, f"{name} of process {pid} is {limit} after it was set; try again"
                 )
         cpu, memory = self.after.cpu, self.after.memory
+        scheduling = read(pid)
+        self._guard.check()  # so all that was its own
         return InForce(
-            scheduling=read(pid),
+            scheduling=scheduling,
             cpu_limit=self._cpu.share_in_force(pid) if cpu else None,
             cpu_mechanism=cpu[1] if cpu else None,
             memory_limit_bytes=self._memory.limit_bytes(pid) if memory else None,
@@ -218,65 +270,74 @@ class Change:
 
     def _take_back(self, error: BaseException) -> None:
         """Put back what was changed so far; what cannot be is added to the error as a note."""
+        failures = Failures()
         try:
             if self.after.cpu != self.before.cpu:
-                self._cpu.remove(self._pid)
-                if self.before.cpu:
-                    self._cpu.add(self._pid, self.before.cpu[0])
+                with failures.collected():
+                    self._cpu.remove(self._pid)
+                    if self.before.cpu:
+                        self._guard.check()
+                        self._cpu.add(self._pid, self.before.cpu[0])
             if self.after.memory != self.before.memory:
-                self._memory.remove(self._pid)
-                if self.before.memory:
-                    self._memory.add(self._pid, self.before.memory[0])
-            restore(self.before)
+                with failures.collected():
+                    self._memory.remove(self._pid)
+                    if self.before.memory:
+                        self._guard.check()
+                        self._memory.add(self._pid, self.before.memory[0])
+            restore(self._guard, self.before, failures)
         except ProcessGoneError:
-            return
-        except PermissionDeniedError as failure:
-            error.add_note(str(failure))
+            pass  # nothing of it is left to be put back
+        failures.note_on(error)
 
 
-def restore(before: Managed) -> None:
+def restore(guard: ProcessGuard, before: Managed, failures: Failures) -> None:
     """Give each thread of a process, and the process, what they had; the rest is done even when a part is refused.
 
     A thread that was started since gets what the main thread had.
 
+    Args:
+        guard: Holds on to the process.
+        before: What it had.
+        failures: Takes what is refused.
+
     Raises:
-        PermissionDeniedError: This user may not go back; the message names what is left.
+        ProcessGoneError: It has ended.
     """
-    pid = before.process.pid
-    failures = []
-    main = before.threads.get(before.process)
+    pid = guard.pid
+    main = before.threads.get(guard.mark.process)
     for tid in thread_ids(pid) if before.threads else ():
-        with contextlib.suppress(ProcessGoneError):
+        with failures.collected(), _gone_only_if_main(guard, tid):
             had = before.threads.get(read_stat(pid, tid).id, main)
-            try:
-                if had is not None:
-                    put_back(tid, had)
-            except PermissionDeniedError as failure:
-                failures.append(str(failure.strerror))
+            if had is not None:
+                put_back(tid, had, still_there=functools.partial(guard.check_thread, tid))
     for which, limits in before.rlimits.items():
-        try:
-            resource.prlimit(pid, which, limits)
-        except ProcessLookupError:
-            return
-        except PermissionError as failure:
-            failures.append(f"limit {which} of process {pid} could not be put back: {failure.strerror}")
-    if failures:
-        raise PermissionDeniedError(errno.EPERM, "; ".join(failures))
+        with failures.collected():
+            guard.check()
+            try:
+                resource.prlimit(pid, which, limits)
+            except ProcessLookupError:
+                raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended") from None
+            except PermissionError as failure:
+                said = f"limit {which} of process {pid} could not be put back: {failure.strerror}"
+                raise PermissionDeniedError(errno.EPERM, said) from failure
+    guard.check()
 
 
 @contextlib.contextmanager
-def _gone_only_if_main(pid: int, tid: int) -> Iterator[None]:
-    """Pass over a thread that has ended; only the main thread's end is the process's."""
+def _gone_only_if_main(guard: ProcessGuard, tid: int) -> Iterator[None]:
+    """Pass over a thread that has ended, as long as its process has not."""
     try:
         yield
     except ProcessGoneError:
-        if tid == pid:
+        if tid == guard.pid:
             raise
+        guard.check()
 
 
-def _for_thread(pid: int, tid: int, step: Callable[[], None]) -> Callable[[], None]:
+def _for_thread(guard: ProcessGuard, tid: int, step: Callable[[], None]) -> Callable[[], None]:
     def take() -> None:
-        with _gone_only_if_main(pid, tid):
+        with _gone_only_if_main(guard, tid):
+            guard.check_thread(tid)
             step()
 
     return take

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from procbench.cpu.change import Change, InForce, Managed, restore
+from procbench.cpu.change import Change, Failures, InForce, Managed, restore
 from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
-from procbench.cpu.processes import ProcessId, identify, is_there
+from procbench.cpu.processes import ProcessGuard, ProcessId, is_there
 from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_current_thread, read
-from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError
+from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 __all__ = [
     "PRIORITIES",
@@ -115,10 +115,13 @@ class ProcessPriorityManager:
             file_size_limit_bytes: Largest file that it may write; SIGXFSZ comes then.
 
         Raises:
-            InvalidInputError: A value is outside its range, nothing is named, or a real-time process could hold every CPU.
+            InvalidInputError: A value is outside its range, nothing is named, a real-time process could hold every CPU, or the
+                number is that of a thread within a process.
             ProcessGoneError: There is no such process, or it ended meanwhile.
             PermissionDeniedError: This user may not; the message names what would help. What was changed was put back; a
                 note on the error says what could not be.
+            UnsupportedError: A thread has a policy or I/O class that could not be given back to it, or I/O priorities are not
+                known on this machine.
             ClosedError: The manager was closed.
         """
         values = {name: value for name, value in locals().items() if name not in {"self", "pid"} and value is not None}
@@ -135,17 +138,17 @@ class ProcessPriorityManager:
             return done
 
     def _set(self, pid: int, values: dict[str, Any]) -> ProcessPriority:
-        process = identify(pid)
-        managed = self._managed.get(pid)
-        if managed is None or managed.process != process:
-            managed = Managed(process)
-        change = Change(process, values, managed, self._cpu, self._memory)
-        in_force = change.make()
+        with ProcessGuard(pid) as guard:
+            managed = self._managed.get(pid)
+            if managed is None or not managed.mark.is_same(guard.mark):
+                managed = Managed(guard.mark)
+            change = Change(guard, values, managed, self._cpu, self._memory)
+            in_force = change.make()
         managed.cpu, managed.memory = change.after.cpu, change.after.memory
         managed.threads = managed.threads or change.before.threads  # what it had before the first change counts
         managed.rlimits = change.before.rlimits | managed.rlimits
         self._managed[pid] = managed
-        return ProcessPriority(process, values, in_force)
+        return ProcessPriority(guard.mark.process, values, in_force)
 
     def share_had(self, pid: int) -> float | None:
         """Return the CPUs that a process with a CPU limit used on average so far; ``None`` for one without."""
@@ -170,18 +173,23 @@ class ProcessPriorityManager:
             self._put_back(managed)
 
     def _put_back(self, managed: Managed) -> None:
-        pid = managed.process.pid
-        self._cpu.remove(pid)
-        self._memory.remove(pid)
-        if not is_there(managed.process):
+        pid = managed.mark.process.pid
+        failures = Failures()
+        try:
+            for limiter in (self._cpu, self._memory):
+                with failures.collected():
+                    limiter.remove(pid)
+            with ProcessGuard(pid, managed.mark) as guard:
+                restore(guard, managed, failures)
+        except ProcessGoneError:
             self._gone += 1
-            raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended")
-        restore(managed)
+            raise
         self._undone += 1
+        failures.raise_any()
 
     def _forget_gone(self) -> None:
         for pid, managed in list(self._managed.items()):
-            if not is_there(managed.process):
+            if not is_there(managed.mark.process):
                 del self._managed[pid]
                 self._cpu.remove(pid)
                 self._memory.remove(pid)
@@ -198,22 +206,20 @@ class ProcessPriorityManager:
 
         Raises:
             PermissionDeniedError: This user may not go back somewhere; all else was put back, and the message says what was not.
+            Exception: Something else went wrong with one of them; all else was put back here too.
         """
         with self._lock:
             self._closed = True
-            self._forget_gone()
-            failures = []
-            for pid in list(self._managed):
-                try:
-                    self.undo(pid)
-                except ProcessGoneError:
-                    continue
-                except PermissionDeniedError as failure:
-                    failures.append(str(failure.strerror))
-            self._cpu.close()
-            self._memory.close()
-            if failures:
-                raise PermissionDeniedError(errno.EPERM, "; ".join(failures))
+            failures = Failures()
+            try:
+                for pid in list(self._managed):
+                    with contextlib.suppress(ProcessGoneError), failures.collected():
+                        self.undo(pid)
+            finally:
+                for limiter in (self._cpu, self._memory):
+                    with failures.collected():
+                        limiter.close()
+            failures.raise_any()
 
     def __enter__(self) -> Self:
         return self
@@ -223,7 +229,7 @@ class ProcessPriorityManager:
     ) -> None:
         try:
             self.close()
-        except PermissionDeniedError as failure:
+        except Exception as failure:
             if error is None:
                 raise
             error.add_note(str(failure))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from procbench import linux
-from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
+from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
 
 POLICIES: Final[dict[str, int]] = {
     "other": os.SCHED_OTHER,
@@ -50,7 +50,8 @@ class SchedulingClass:
         nice: Nice value, -20 (most) to 19 (least CPU time).
         policy: ``other``, ``batch``, ``idle``, ``fifo`` or ``rr``; ``deadline`` or ``ext`` where somebody else set that.
         rt_priority: Real-time priority, 1 to 99; 0 for policies that have none.
-        io_class: ``none``, ``realtime``, ``best-effort`` or ``idle``.
+        io_class: ``none``, ``realtime``, ``best-effort`` or ``idle``; ``None`` where I/O priorities are not known on this
+            machine.
         io_level: Level inside the I/O class, 0 (first) to 7.
         reset_on_fork: Whether what it starts begins with nice value 0 and policy ``other`` again.
     """
@@ -58,7 +59,7 @@ class SchedulingClass:
     nice: int
     policy: str
     rt_priority: int
-    io_class: str
+    io_class: str | None
     io_level: int
     reset_on_fork: bool = False
 
@@ -80,22 +81,46 @@ def read(pid: int) -> SchedulingClass:
 
     Raises:
         ProcessGoneError: There is none with that number.
-        UnsupportedError: I/O priorities are not known on this machine.
     """
     try:
         flags = os.sched_getscheduler(pid)
-        number, level = linux.get_io_priority(pid)
+        io_class, level = _io_of(pid)
         policy = flags & ~_RESET_ON_FORK
         return SchedulingClass(
             nice=os.getpriority(os.PRIO_PROCESS, pid),
             policy=_POLICY_NAMES.get(policy, str(policy)),
             rt_priority=os.sched_getparam(pid).sched_priority,
-            io_class=IO_CLASSES[number] if number < len(IO_CLASSES) else str(number),
+            io_class=io_class,
             io_level=level,
             reset_on_fork=bool(flags & _RESET_ON_FORK),
         )
     except ProcessLookupError:
         raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
+
+
+def _io_of(tid: int) -> tuple[str | None, int]:
+    """Return a thread's I/O class and level; a machine where they are not known can still do all the rest."""
+    try:
+        number, level = linux.get_io_priority(tid)
+    except UnsupportedError:
+        return None, 0
+    return IO_CLASSES[number] if number < len(IO_CLASSES) else str(number), level
+
+
+def check_way_back(tid: int, before: SchedulingClass, after: SchedulingClass) -> None:
+    """Return if ``before`` could be given back to a thread that is changed to ``after``, the user's rights aside.
+
+    Raises:
+        UnsupportedError: Its policy (``deadline``, ``ext``) or its I/O class is one that cannot be set here.
+    """
+    if before.policy not in POLICIES and before.policy != after.policy:
+        had = f"policy {before.policy!r}"
+    elif before.io_class not in IO_CLASSES and before.io_class is not None and before.io_class != after.io_class:
+        had = f"I/O class {before.io_class!r}"
+    else:
+        return
+    message = f"thread {tid} has {had}, which could not be given back to it later; leave that as it is"
+    raise UnsupportedError(errno.EOPNOTSUPP, message)
 
 
 def wanted(
@@ -157,8 +182,9 @@ def steps(tid: int, before: SchedulingClass, after: SchedulingClass) -> tuple[li
     """
     first: list[Step] = []
     last: list[Step] = []
-    if (before.io_class, before.io_level) != (after.io_class, after.io_level):
-        first.append(lambda: set_io_class(tid, after.io_class, after.io_level))
+    io_class = after.io_class
+    if io_class is not None and (before.io_class, before.io_level) != (io_class, after.io_level):
+        first.append(lambda: set_io_class(tid, io_class, after.io_level))
     if (before.policy, before.rt_priority, before.reset_on_fork) != (
         after.policy,
         after.rt_priority,
@@ -249,7 +275,8 @@ def apply_to_current_thread(
     Raises:
         InvalidInputError: A value is outside its range.
         PermissionDeniedError: This user may not; the message names what would help. What was changed is put back.
-        UnsupportedError: I/O priorities are not known on this machine.
+        UnsupportedError: An I/O class is asked for, and I/O priorities are not known on this machine; or the thread has a
+            policy that could not be given back to it.
     """
     if policy in REAL_TIME:
         raise InvalidInputError(
@@ -258,6 +285,7 @@ def apply_to_current_thread(
     tid = threading.get_native_id()
     before = read(tid)
     after = wanted(before, nice, policy, None, io_class, io_level)
+    check_way_back(tid, before, after)
     first, last = steps(tid, before, after)
     try:
         for step in (*first, *last):
@@ -272,13 +300,25 @@ def apply_to_current_thread(
     return Applied({name: value for name, value in named.items() if value is not None}, in_force)
 
 
-def put_back(tid: int, before: SchedulingClass, error: BaseException | None = None) -> None:
+def put_back(
+    tid: int,
+    before: SchedulingClass,
+    error: BaseException | None = None,
+    still_there: Callable[[], None] = lambda: None,
+) -> None:
     """Give a thread what it had; what cannot be undone is added to ``error`` as a note, or raised where there is none.
+
+    Args:
+        tid: The thread; nothing is done when it is gone.
+        before: What it had.
+        error: The error on its way.
+        still_there: Called before each step; raises ProcessGoneError once the thread is gone and its number may be another's.
 
     Raises:
         PermissionDeniedError: This user may not go back, and ``error`` is ``None``.
     """
     try:
+        still_there()
         now = read(tid)
     except ProcessGoneError:
         return
@@ -286,6 +326,7 @@ def put_back(tid: int, before: SchedulingClass, error: BaseException | None = No
     failures = []
     for step in (*first, *last):
         try:
+            still_there()
             step()
         except ProcessGoneError:
             return

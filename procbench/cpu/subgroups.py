@@ -22,6 +22,7 @@ from typing import Final
 
 from procbench.cpu.cgroups import group_version, own_group
 from procbench.cpu.duty import descendants
+from procbench.cpu.processes import PROC
 from procbench.errors import ProcessGoneError
 
 _PROBE_FILES: Final = {("cpu", 1): "cpu.cfs_quota_us", ("cpu", 2): "cpu.max"} | {
@@ -87,13 +88,25 @@ class Subgroups:
             self._own = None
             return
         self._line = _place_of("self", self.controller, self._version)
+        self._sweep(self._own)
         self._free.append(self._make())
+
+    def _sweep(self, own: Path) -> None:
+        """Remove the empty groups of runs that were killed; one that still holds a process cannot be removed."""
+        for folder in own.glob(f"procbench-*-{self.controller}-*"):
+            owner = folder.name.split("-")[1]
+            if owner.isdigit() and not (PROC / owner).exists():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def _make(self) -> Path:
         if self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup is to be seen here")
-        folder = self._own / f"procbench-{os.getpid()}-{self.controller}-{next(_numbers)}"
-        folder.mkdir()
+        for number in _numbers:
+            folder = self._own / f"procbench-{os.getpid()}-{self.controller}-{number}"
+            with contextlib.suppress(FileExistsError):  # of a run that was killed and had this pid
+                folder.mkdir()
+                break
         if not os.access(folder / _PROBE_FILES[self.controller, self._version], os.W_OK):
             folder.rmdir()
             raise PermissionError(errno.EACCES, f"{folder} cannot be written")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from procbench.cpu.limits import CpuLimiter
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.priority import ProcessPriorityManager
 from procbench.experiments.priority_children import Child, Children
 

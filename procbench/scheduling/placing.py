@@ -6,14 +6,12 @@ command nothing, there is no moment in which it runs somewhere else, and nobody 
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 
 from procbench.cpu.pinning import pin_current_thread
 from procbench.cpu.placement import place
-from procbench.cpu.priority import apply_to_current_thread
-from procbench.cpu.scheduling_class import POLICIES
+from procbench.cpu.priority import apply_to_current_thread, read
 from procbench.cpu.topology import allowed_cpus, read_topology
 from procbench.scheduling.settings import RunSettings
 
@@ -26,7 +24,7 @@ class Placing:
         cpus: Logical CPUs that it and its commands may run on.
         nice: Nice value.
         policy: Scheduling policy.
-        io_class: I/O class; ``None`` where none was asked for.
+        io_class: I/O class; ``None`` where I/O priorities are not known on this machine.
     """
 
     cpus: frozenset[int]
@@ -57,14 +55,10 @@ def settle(settings: RunSettings, cpus: frozenset[int] | None) -> Placing:
     Raises:
         PermissionDeniedError: The kernel does not let this user; the message names the capability or limit that would.
         InvalidInputError: A CPU is not allowed (any more).
-        UnsupportedError: I/O priorities are not known on this machine, and a nice value, policy or I/O class is asked for.
+        UnsupportedError: I/O priorities are not known on this machine, and an I/O class is asked for.
     """
     if cpus is not None:
         pin_current_thread(cpus)
-    if (settings.nice, settings.policy, settings.io_class) != (None, None, None):
-        found = apply_to_current_thread(nice=settings.nice, policy=settings.policy, io_class=settings.io_class).in_force
-        return Placing(allowed_cpus(), found.nice, found.policy, settings.io_class and found.io_class)
-    tid = threading.get_native_id()
-    policy = os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK
-    name = next((name for name, number in POLICIES.items() if number == policy), str(policy))
-    return Placing(allowed_cpus(), os.getpriority(os.PRIO_PROCESS, tid), name, None)
+    wish = settings.nice, settings.policy, settings.io_class
+    found = read(threading.get_native_id()) if wish == (None, None, None) else apply_to_current_thread(*wish).in_force
+    return Placing(allowed_cpus(), found.nice, found.policy, found.io_class)

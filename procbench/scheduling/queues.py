@@ -35,7 +35,9 @@ class TaskQueue(Generic[T]):
 
     def __init__(self, maxsize: int) -> None:
         if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
-            raise InvalidInputError(f"maxsize is {maxsize!r}; a bounded queue holds a whole number of items, at least 1")
+            raise InvalidInputError(
+                f"maxsize is {maxsize!r}; a bounded queue holds a whole number of items, at least 1"
+            )
         self.maxsize = maxsize
         self.accepted = 0
         self._items: deque[T] = deque()
