@@ -41,9 +41,7 @@ def check_share(share: object, name: str = "CPU limit") -> float:
         InvalidInputError: It is no number, or less than the kernel can keep to.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share) or share < LEAST_SHARE:
-        raise InvalidInputError(
-            f"{name} is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5"
-        )
+        raise InvalidInputError(f"{name} is {share!r}; it must be a number of CPUs, {LEAST_SHARE} or more, such as 0.5")
     return float(share)
 
 
