@@ -180,7 +180,7 @@ time.sleep(90)
 
 
 def test_a_killed_owner_leaves_nothing_stopped() -> None:
-    """L: when the owner is killed, the kernel sends SIGHUP and SIGCONT to the stopped group that it orphaned."""
+    """A killed owner whose child is adopted outside its session leaves nothing stopped: the kernel sends SIGHUP and SIGCONT."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     owner = subprocess.Popen(
         [sys.executable, "-c", KILLED],
@@ -308,7 +308,7 @@ def test_a_signal_from_outside_does_not_end_the_limit() -> None:
 
 
 def test_children_that_come_and_go_leave_nothing_behind() -> None:
-    """L: 4 threads add and remove 200 children, by both mechanisms, and none stays limited or stopped."""
+    """Four threads add and remove 200 children, by both mechanisms, and none stays limited or stopped."""
     for by_cgroup in (False, True):
         with contextlib.closing(CpuLimiter(0.05, by_cgroup=by_cgroup)) as limiter:
 

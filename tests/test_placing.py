@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import shutil
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from procbench import RunSettings, WorkStealingScheduler, linux
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.topology import allowed_cpus, parse_cpu_list
 from procbench.errors import InvalidInputError, PermissionDeniedError, UnsupportedError
 from procbench.scheduling.placing import Placing
@@ -155,6 +159,35 @@ def test_a_command_that_wants_too_much_memory_does_not_get_it():
         assert (refused.signal, refused.limit_hit) == ("SIGKILL", "memory")
     else:
         assert b"MemoryError" in (refused.stderr or b"")
+
+
+def test_a_command_does_not_pay_for_the_memory_of_the_one_before(tmp_path: Path):
+    """What a command left in a memory file system is not counted against the next one's limit."""
+    shelf = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path
+    left = shelf / f"procbench-test-{os.getpid()}"
+    fill = ["head", "-c", "45M", "/dev/zero"]
+    try:
+        with WorkStealingScheduler(RunSettings(workers=1, memory_limit_bytes=64 << 20)) as scheduler:
+            leaves, wants = scheduler.map(
+                [["sh", "-c", f"exec {shlex.join(fill)} > {left}"], [sys.executable, "-S", "-c", "bytearray(30 << 20)"]]
+            )
+    finally:
+        left.unlink(missing_ok=True)
+    assert (leaves.outcome, wants.outcome, wants.limit_hit) == ("succeeded", "succeeded", None)
+
+
+def test_want_of_descriptors_while_limiting_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """A limit that cannot be set for want of a descriptor is a spawn that is tried again, and its child is ended."""
+    real, refusals = CpuLimiter.add, iter([OSError(errno.EMFILE, "no descriptor")])
+
+    def add(self: CpuLimiter, pid: int, share: float | None = None) -> str:
+        for refusal in refusals:
+            raise refusal
+        return real(self, pid, share)
+
+    monkeypatch.setattr(CpuLimiter, "add", add)
+    with WorkStealingScheduler(RunSettings(workers=1, cpu_limit=0.5)) as scheduler:
+        assert scheduler.submit(["true"]).result().outcome == "succeeded"
 
 
 def test_limited_commands_can_be_stopped_and_leave_nothing_stopped():
