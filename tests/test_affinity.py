@@ -25,7 +25,7 @@ from procbench.cpu.affinity import CpuAffinityManager
 from procbench.cpu.balance import Move, Round
 from procbench.cpu.pinning import pin_current_thread, process_cpus
 from procbench.cpu.placement import optimal_cpus
-from procbench.cpu.priority import Priority
+from procbench.cpu.priorities import Priority
 from procbench.cpu.processes import ProcessGuard, ProcessId, ProcessMark, read_stat, thread_ids
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError

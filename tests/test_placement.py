@@ -21,7 +21,7 @@ from procbench.cpu.placement import (
     optimal_cpus,
     place,
 )
-from procbench.cpu.priority import PRIORITIES
+from procbench.cpu.priorities import PRIORITIES
 from procbench.cpu.topology import CoreKind, CpuCache, CpuTopology, parse_cpu_list
 from procbench.errors import InvalidInputError
 

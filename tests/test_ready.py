@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError, QueueEmptyError, QueueFullError, QueueShutDownError
 from procbench.scheduling.ready import PriorityScheduler
 from tests.waiting import wait_until

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from procbench import ProcessTask, RunSettings, TaskResult, WorkStealingScheduler
-from procbench.cpu.priority import PRIORITIES
+from procbench.cpu.priorities import PRIORITIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import (
     ClosedError,

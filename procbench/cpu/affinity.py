@@ -15,7 +15,7 @@ from procbench.cpu.balance import Choose, Move, Round
 from procbench.cpu.load import CpuLoadMeter
 from procbench.cpu.pinning import ThreadCpus, cpus_of, pin_threads, process_cpus, put_back
 from procbench.cpu.placement import CpuSetLike, check_cpus, optimal_cpus
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import Priority, check_priority
 from procbench.cpu.processes import ProcessGuard, ProcessMark, read_stat
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
@@ -155,7 +155,7 @@ class CpuAffinityManager:
             ProcessGoneError: There is no such process.
             ClosedError: The manager was closed.
         """
-        _check_priority(priority)
+        check_priority(priority)
         with self._lock:
             self._check_open()
             with self._guard(pid) as guard:
@@ -167,7 +167,7 @@ class CpuAffinityManager:
         Raises:
             InvalidInputError: There is no such class, or no CPU is allowed.
         """
-        _check_priority(priority)
+        check_priority(priority)
         with self._lock:
             allowed = self._read_allowed()
             return self._choose(priority, self._topology, allowed, self._loads()) & allowed
@@ -346,8 +346,3 @@ class CpuAffinityManager:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the affinity manager was closed; make a new one")
-
-
-def _check_priority(priority: str) -> None:
-    if priority not in PRIORITIES:
-        raise InvalidInputError(f"priority is {priority!r}; it must be one of {', '.join(PRIORITIES)}")

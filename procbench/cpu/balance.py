@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from procbench.cpu.placement import format_cpu_list
-from procbench.cpu.priority import Priority
+from procbench.cpu.priorities import Priority
 from procbench.cpu.topology import CpuTopology
 
 Choose = Callable[[Priority, CpuTopology, frozenset[int], Mapping[int, float]], frozenset[int]]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import Priority, check_priority
 from procbench.cpu.topology import CpuTopology, parse_cpu_list
 from procbench.errors import InvalidInputError
 
@@ -79,8 +79,7 @@ def optimal_cpus(
     Raises:
         InvalidInputError: No such class, or no allowed CPU.
     """
-    if priority not in PRIORITIES:
-        raise InvalidInputError(f"there is no priority {priority!r}; take one of {', '.join(PRIORITIES)}")
+    check_priority(priority)
     order = cores_first(topology, allowed)
     half = (len(order) + 1) // 2
     if priority == "critical":

@@ -1,4 +1,4 @@
-"""How urgent work is, and what a running process gets: nice value, policy, I/O class and limits, set as a whole or not at all."""
+"""What a running process gets: nice value, policy, I/O class and limits, set as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Self
 
 from procbench.cpu.change import Change, Failures, InForce, Managed, restore
 from procbench.cpu.cpu_limit import CpuLimiter
@@ -16,10 +16,8 @@ from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_cu
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 __all__ = [
-    "PRIORITIES",
     "Applied",
     "InForce",
-    "Priority",
     "PriorityStatistics",
     "ProcessPriority",
     "ProcessPriorityManager",
@@ -27,11 +25,6 @@ __all__ = [
     "apply_to_current_thread",
     "read",
 ]
-
-Priority = Literal["critical", "high", "normal", "low"]
-
-PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "normal", "low")
-"""From the most urgent to the least."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
 
 PLACE: Final = "{}"

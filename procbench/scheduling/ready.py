@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import PRIORITIES, Priority, check_priority
 from procbench.errors import InvalidInputError, QueueFullError, QueueShutDownError
 from procbench.scheduling.queues import TaskQueue, deadline_after, wake_one
 
@@ -281,10 +281,8 @@ class PriorityScheduler(TaskQueue[W]):
     # --- choosing -----------------------------------------------------------------------------------------------
 
     def _line(self, priority: Priority) -> deque[W]:
-        try:
-            return self._lines[priority]
-        except (KeyError, TypeError):
-            raise InvalidInputError(f"priority is {priority!r}; it must be one of {', '.join(PRIORITIES)}") from None
+        check_priority(priority)
+        return self._lines[priority]
 
     def _place(self, item: W, rank: int, now_ns: int) -> tuple[int, int]:
         """Return what an item of class ``rank`` counts as, and since when it waits: the least goes first."""

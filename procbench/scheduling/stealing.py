@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from procbench.cpu.priority import Priority
+from procbench.cpu.priorities import Priority
 from procbench.errors import (
     ClosedError,
     QueueEmptyError,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import Priority, check_priority
 from procbench.errors import InvalidInputError, SpawnError
 from procbench.io.command import Argument
 from procbench.io.results import RunResult
@@ -62,8 +62,8 @@ class ProcessTask:
             )
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
-        if self.priority != "normal" and self.priority not in PRIORITIES:
-            raise InvalidInputError(f"priority is {self.priority!r}; it must be one of {', '.join(PRIORITIES)}")
+        if self.priority != "normal":  # as most are, and there are many
+            check_priority(self.priority)
 
     @property
     def command(self) -> str:

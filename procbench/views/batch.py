@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from procbench.cpu.priority import PRIORITIES, Priority
+from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import PermissionDeniedError, ProcbenchError, UnsupportedError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.scheduling.settings import RunSettings
