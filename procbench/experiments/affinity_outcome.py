@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from procbench.experiments import affinity_tables as tables
 from procbench.experiments.affinity_groups import CONTENDED, IDLE, KINDS, NONE, SORT, STATES, Group, Policy, Sensitivity
 from procbench.experiments.affinity_tables import rows
-from procbench.experiments.words import with_interval
+from procbench.experiments.words import details_text, with_interval
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 
@@ -176,9 +175,7 @@ class AffinityResult:
             f"{self.workers} worker{'s' * (self.workers > 1)}, {len(self.groups)} measurements, {blocks} blocks",
             *self.notes,
         ]
-        shown += [f"not recorded: {self.unrecorded}"] * bool(self.unrecorded)
-        shown += [f"noise: {warning}" for warning in self.warnings]
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
+        return details_text(shown, self.warnings, self.unrecorded)
 
     def record(self, data_dir: str | Path) -> Path:
         """Keep the values and the effects in a folder of recorded runs, and return the file.

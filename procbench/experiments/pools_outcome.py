@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
-from procbench.experiments.words import known, size_text, with_interval
+from procbench.experiments.words import details_text, known, size_text, with_interval
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -215,8 +214,7 @@ class PoolsResult:
             f"{word}: {part.blocks} blocks, {part.elapsed_s:.0f} s; ended because of: {part.stopped_because}"
             for word, part in (("acquiring", self.acquiring), ("reading", self.reading))
         ]
-        lines += [*self.notes, *(f"noise: {warning}" for warning in self.warnings)]
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in lines)
+        return details_text([*lines, *self.notes], self.warnings)
 
     def record(self, data_dir: str | Path) -> Path:
         """Keep the values and the effects in a folder of recorded runs, and return the file.

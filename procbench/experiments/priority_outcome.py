@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from procbench.analysis.statistics import Effect, estimate, paired_effect
 from procbench.experiments.priority_intervals import mean_interval, share_interval, tail_interval
 from procbench.experiments.priority_shares import IDLE, LimitedShares, PairShares
 from procbench.experiments.priority_waits import CLASSES_UP, Lateness, Starvation
-from procbench.experiments.words import known
+from procbench.experiments.words import details_text, known
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 
@@ -269,8 +268,7 @@ class PriorityResult:
         high = [sum(two.high_commands) for two in self.starvation]
         lines = [self.advice(), f"high commands in the streams: {high[0]} without ageing, {high[1]} with"]
         lines += [f"{policy}: left out, {reason}" for policy, reason in self.left_out.items()]
-        lines += [*self.notes, *(f"noise: {warning}" for warning in self.warnings)]
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in lines)
+        return details_text([*lines, *self.notes], self.warnings)
 
     def record(self, data_dir: str | Path) -> Path:
         """Keep the values and the effects in a folder of recorded runs, and return the file.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
 from procbench.experiments.ways import PROCBENCH, USUAL
-from procbench.experiments.words import known
+from procbench.experiments.words import details_text, known
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -183,9 +182,8 @@ class StealingResult:
             f"{self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}",
             *self.notes,
             *(f"failed {one.times} times, {one.how}: {one.command}" for one in self.failures),
-            *(f"noise: {warning}" for warning in self.warnings),
         ]
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
+        return details_text(shown, self.warnings)
 
     def ways_alt(self) -> str:
         """Return the comparison of the ways in words, for a reader who does not see its figure."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from procbench.analysis.statistics import Effect, estimate
-from procbench.experiments.words import known, size_text
+from procbench.experiments.words import details_text, known, size_text
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
 from procbench.lab.results import AGAIN, Trials
@@ -192,9 +191,7 @@ class TransferResult:
         ]
         blocks = sum(group.trials.blocks for group in self.groups)
         shown = [f"{len(self.groups)} comparisons, {blocks} blocks", *wins, self.advice(), *self.notes]
-        shown += [f"not recorded: {self.unrecorded}"] * bool(self.unrecorded)
-        shown += [f"noise: {warning}" for warning in self.warnings]
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)
+        return details_text(shown, self.warnings, self.unrecorded)
 
     def record(self, data_dir: str | Path) -> Path:
         """Keep the values and the effects in a folder of recorded runs, and return the file.

@@ -1,8 +1,10 @@
-"""How the experiments say numbers, alike on every page."""
+"""How the experiments say numbers and details, alike on every page."""
 
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Iterable
 
 
 def size_text(size_bytes: float) -> str:
@@ -24,3 +26,9 @@ def with_interval(value: float, low: float, high: float, decimals: int) -> str:
         return ""
     both = math.isfinite(low) and math.isfinite(high)
     return f"{value:.{decimals}f}" + (f" [{low:.{decimals}f}, {high:.{decimals}f}]" if both else "")
+
+
+def details_text(lines: Iterable[str], warnings: Iterable[object], unrecorded: str = "") -> str:
+    """Return lines, why the run could not be recorded, and what made it noisy, as text of 88 columns."""
+    shown = [*lines, *[f"not recorded: {unrecorded}"] * bool(unrecorded), *(f"noise: {one}" for one in warnings)]
+    return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)

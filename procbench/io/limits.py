@@ -81,5 +81,4 @@ class ChildLimiter:
 
 def limit_hit(returncode: int | None, oom_kills: int) -> str | None:
     """Return ``memory`` where the kernel ended the child for having asked for more than it may have; ``None`` otherwise."""
-    cause = cause_of_end(returncode, 0.0, ChildLimits(oom_kills=oom_kills))
-    return None if cause is None else cause.removeprefix("limit:")
+    return "memory" if cause_of_end(returncode, 0.0, ChildLimits(oom_kills=oom_kills)) == "limit:memory" else None
