@@ -81,7 +81,7 @@ def group_version(group: Path) -> int:
 
 def group_controllers(group: Path) -> frozenset[str]:
     """Return the controllers that a version 2 group may use; empty for version 1."""
-    return frozenset((_text_in(group / "cgroup.controllers") or "").split())
+    return frozenset((text_in(group / "cgroup.controllers") or "").split())
 
 
 def cgroup_cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
@@ -101,9 +101,9 @@ def cgroup_cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
 
 def group_cpu_quota(group: Path) -> float | None:
     """Return one cgroup's own quota in CPUs, None where it has none."""
-    both = (_text_in(group / "cpu.max") or "").split()  # version 2: "150000 100000" or "max 100000"
+    both = (text_in(group / "cpu.max") or "").split()  # version 2: "150000 100000" or "max 100000"
     if len(both) != 2:
-        both = [_text_in(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]  # version 1, -1 is none
+        both = [text_in(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]  # version 1, -1 is none
     quota, period = both
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) > 0 else None
 
@@ -111,7 +111,7 @@ def group_cpu_quota(group: Path) -> float | None:
 def own_paths(root: Path = SYSTEM_ROOT) -> dict[str, str]:
     """Return this process's path inside the hierarchy of each controller; the key of version 2 is the empty text."""
     paths: dict[str, str] = {}
-    for line in (_text_in(root / "proc/self/cgroup") or "").splitlines():
+    for line in (text_in(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         paths.update(dict.fromkeys(controllers.split(","), path))
     return paths
@@ -120,7 +120,7 @@ def own_paths(root: Path = SYSTEM_ROOT) -> dict[str, str]:
 def cgroup_mounts(root: Path = SYSTEM_ROOT) -> tuple[CgroupMount, ...]:
     """Return where cgroup hierarchies are mounted, in the order of mountinfo."""
     found = []
-    for line in (_text_in(root / "proc/self/mountinfo") or "").splitlines():
+    for line in (text_in(root / "proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         kind, *_, options = after.split() or ("", "")
         fields = before.split()
@@ -147,7 +147,8 @@ def _inside(own: str, shown: PurePosixPath) -> PurePosixPath | None:
     return path.relative_to(shown) if ".." not in path.parts and path.is_relative_to(shown) else None
 
 
-def _text_in(path: Path) -> str | None:
+def text_in(path: Path) -> str | None:
+    """Return what one of the kernel's small files says, without its line end; None where it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:

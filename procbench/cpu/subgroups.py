@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.cgroups import group_version, own_group
+from procbench.cpu.cgroups import group_version, own_group, text_in
 from procbench.cpu.duty import descendants
 from procbench.cpu.processes import PROC
 from procbench.errors import ProcessGoneError
@@ -35,10 +35,7 @@ _numbers = itertools.count(1)
 
 
 def _words_in(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
+    return (text_in(path) or "").split()
 
 
 def _place_of(pid: int | str, controller: str, version: int) -> str | None:

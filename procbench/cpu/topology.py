@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.cgroups import SYSTEM_ROOT, cgroup_cpu_quota
+from procbench.cpu.cgroups import SYSTEM_ROOT, cgroup_cpu_quota, text_in
 
 __all__ = [
     "SYSTEM_ROOT",
@@ -184,7 +184,7 @@ def _sockets(places: dict[int, Path]) -> tuple[frozenset[int], ...] | None:
     """Return the CPUs of each package; None where one CPU does not say which is its."""
     found: dict[str, set[int]] = {}
     for cpu, place in places.items():
-        package = _text_in(place / "topology/physical_package_id")
+        package = text_in(place / "topology/physical_package_id")
         if package is None:
             return None
         found.setdefault(package, set()).add(cpu)
@@ -196,10 +196,10 @@ def _caches(places: dict[int, Path]) -> tuple[CpuCache, ...] | None:
     found: set[CpuCache] = set()
     for cpu, place in places.items():
         for index in place.glob("cache/index*"):
-            level, shared = _text_in(index / "level") or "", _cpu_list_in(index / "shared_cpu_list")
+            level, shared = text_in(index / "level") or "", _cpu_list_in(index / "shared_cpu_list")
             if level.isdigit() and int(level) > 1 and shared and cpu in shared:
                 size = _size_in(index / "size")
-                found.add(CpuCache(int(level), _text_in(index / "type"), size, shared.intersection(places)))
+                found.add(CpuCache(int(level), text_in(index / "type"), size, shared.intersection(places)))
     return tuple(sorted(found, key=lambda cache: (-cache.level, min(cache.cpus), cache.kind or ""))) or None
 
 
@@ -217,7 +217,7 @@ def _kinds_by_capacity(places: dict[int, Path]) -> tuple[CoreKind, ...] | None:
     """Return the kinds that differ in ``cpu_capacity``, which ARM and RISC-V kernels show."""
     found: dict[int, set[int]] = {}
     for cpu, place in places.items():
-        capacity = _text_in(place / "cpu_capacity") or ""
+        capacity = text_in(place / "cpu_capacity") or ""
         if not capacity.isdigit():
             return None
         found.setdefault(int(capacity), set()).add(cpu)
@@ -234,36 +234,29 @@ def _last_level_cache(cpu: Path) -> int | None:
     """Return the size in bytes of the highest level of cache that one CPU reaches."""
     found: list[tuple[int, int]] = []
     for index in cpu.glob("cache/index*"):
-        level, size = _text_in(index / "level") or "", _size_in(index / "size")
+        level, size = text_in(index / "level") or "", _size_in(index / "size")
         if level.isdigit() and size is not None:
             found.append((int(level), size))
     return max(found)[1] if found else None
 
 
 def _size_in(path: Path) -> int | None:
-    match = re.fullmatch(r"(\d+)([KMG]?)", _text_in(path) or "")
+    match = re.fullmatch(r"(\d+)([KMG]?)", text_in(path) or "")
     return int(match[1]) * _UNITS.get(match[2], 1) if match else None
 
 
 def _model_name(root: Path) -> str | None:
     """Return the CPU's model; ARM kernels print none in cpuinfo, but a device tree may hold the machine's."""
-    for line in (_text_in(root / "proc/cpuinfo") or "").splitlines():
+    for line in (text_in(root / "proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name" and value.strip():
             return value.strip()
-    return (_text_in(root / "proc/device-tree/model") or "").strip("\0") or None
+    return (text_in(root / "proc/device-tree/model") or "").strip("\0") or None
 
 
 def _cpu_list_in(path: Path) -> frozenset[int] | None:
-    text = _text_in(path)
+    text = text_in(path)
     try:
         return None if text is None else parse_cpu_list(text)
     except ValueError:
-        return None
-
-
-def _text_in(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
         return None
