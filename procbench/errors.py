@@ -72,6 +72,30 @@ class BufferInUseError(BufferPoolError, BufferError):
     """A view of the buffer, or a slice of one, is still alive; drop it before the memory can go to somebody else."""
 
 
+class DescriptorError(ProcbenchError):
+    """Above what a descriptor budget or manager refuses."""
+
+
+class DescriptorsSpentError(DescriptorError, OSError):
+    """No descriptor is left for it (EMFILE, ENFILE), and the caller would not, or no longer, wait; nothing was opened."""
+
+
+class PermitReleaseError(DescriptorError, RuntimeError):
+    """More permits were given back than are out, so that somebody counts wrongly; nothing was changed."""
+
+
+class StaleDescriptorError(DescriptorError, ValueError):
+    """The handle was closed; its number may be somebody else's by now, so the kernel was told nothing."""
+
+
+class DescriptorsInUseError(DescriptorError, RuntimeError):
+    """Handles of the manager are out; close them before it."""
+
+
+class DescriptorUsageWarning(UserWarning):
+    """Most of the descriptors that this process may have are in use; soon its children wait for one another's."""
+
+
 class MappingError(ProcbenchError, OSError):
     """The kernel refused a memory mapping; ``errno`` says why."""
 
@@ -94,6 +118,42 @@ class ProcessGoneError(ProcbenchError, ProcessLookupError):
 
 class PermissionDeniedError(ProcbenchError, PermissionError):
     """The kernel does not let this user do that; the message names the capability or the limit that would."""
+
+
+class StreamBusyError(ProcbenchError, RuntimeError):
+    """Another coroutine waits on that stream; one at a time may."""
+
+
+class StreamBrokenError(ProcbenchError, BrokenPipeError):
+    """The child closed its standard input, or ended, before it had everything (EPIPE).
+
+    Attributes:
+        sent_bytes: How much the pipe had taken of everything that was written to the stream.
+    """
+
+    def __init__(self, errno: int, message: str, sent_bytes: int = 0) -> None:
+        super().__init__(errno, message)
+        self.sent_bytes = sent_bytes
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.errno, self.strerror, self.sent_bytes)
+
+
+class LineTooLongError(ProcbenchError, ValueError):
+    """A line has no end within the limit that the reader set. Nothing is lost: it stays unread.
+
+    Attributes:
+        limit_bytes: The limit.
+        partial: The line's first ``limit_bytes``.
+    """
+
+    def __init__(self, limit_bytes: int, partial: bytes) -> None:
+        super().__init__(f"no end of the line in the first {limit_bytes} bytes; it stays unread: raise limit_bytes, or read(n)")
+        self.limit_bytes = limit_bytes
+        self.partial = partial
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.limit_bytes, self.partial)
 
 
 class SpawnError(ProcbenchError, OSError):

@@ -19,8 +19,9 @@ import pytest
 from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
 from procbench.io.results import RunResult
-from procbench.io.runner import ChildRunner, Limits
-from procbench.io.streams import Pipes
+from procbench.io.course import Limits
+from procbench.io.runner import ChildRunner
+from procbench.io.pipes import Pipes
 from tests.waiting import long_sleep, processes_with, run_python, wait_until
 
 NULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT

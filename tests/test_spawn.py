@@ -196,7 +196,7 @@ FEW_DESCRIPTORS = """
 import os, resource, sys
 from procbench import linux
 from procbench.errors import SpawnLimitError
-from procbench.io.process import run
+from procbench.io.blocking import run
 
 linux.HAS_POSIX_SPAWN = linux.HAS_POSIX_SPAWN and sys.argv[1] != "subprocess"
 run(["true"], input=b"", capture_output=True)  # what is loaded at first use is loaded
@@ -232,7 +232,7 @@ def test_too_few_descriptors_leave_none_behind(way: str) -> None:
 NO_PROCESS = """
 import os, resource
 from procbench.errors import SpawnLimitError
-from procbench.io.process import run
+from procbench.io.blocking import run
 _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
 resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
 before = set(os.listdir("/proc/self/fd"))

@@ -18,7 +18,7 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, check_bytes
 from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
+from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 

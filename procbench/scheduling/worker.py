@@ -15,9 +15,10 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.limits import ChildLimiter
-from procbench.io.runner import ChildRunner, Limits
+from procbench.io.course import Limits
+from procbench.io.runner import ChildRunner
 from procbench.io.spawn import INHERIT, NULL
-from procbench.io.streams import CAPTURE
+from procbench.io.pipes import CAPTURE
 from procbench.memory.buffers import BufferPool
 from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
