@@ -11,7 +11,7 @@ from procbench.errors import CommandTimeoutError, InvalidInputError
 from procbench.io.arguments import Stream, check_limits, check_streams, check_tees, check_ways
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
-from procbench.io.containment import Containment, ContainmentLevel
+from procbench.io.containment import ContainmentLevel
 from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.io.keep import Overflow, Tee
 from procbench.io.pipes import CAPTURE, Data
@@ -95,8 +95,7 @@ def run(
     check_tees(tee_stdout, tee_stderr, streams.stdout, streams.stderr)
     limits = check_limits(timeout, max_output_bytes, kill_grace_s, drain_grace_s, overflow)
     with contextlib.ExitStack() as stack:
-        held = None if containment == "group" else stack.enter_context(contextlib.closing(Containment(containment)))
-        runner = stack.enter_context(contextlib.closing(ChildRunner(containment=held, budget=shared_budget())))
+        runner = stack.enter_context(contextlib.closing(ChildRunner(containment=containment, budget=shared_budget())))
         if input is not None:
             stack.enter_context(linux.sigpipe_blocked())
         fields = runner.run(

@@ -16,7 +16,7 @@ from typing import Final
 
 from procbench.errors import StreamBusyError
 from procbench.io.budget import shared_budget
-from procbench.io.containment import Containment, ContainmentLevel
+from procbench.io.containment import ContainmentLevel
 from procbench.io.starter import Starter
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
@@ -78,7 +78,7 @@ class Reactor:
         """Return what starts children that are contained like this."""
         found = self._starters.get(level)
         if found is None:
-            found = self._starters[level] = Starter(Containment(level), many=True, budget=shared_budget())
+            found = self._starters[level] = Starter(level, many=True, budget=shared_budget())
         return found
 
     def arm(self, fd: int, event: int, handler: Callable[[], object]) -> None:
@@ -108,7 +108,6 @@ def _close(epoll: select.epoll, starters: dict[ContainmentLevel, Starter], buffe
     epoll.close()
     for starter in starters.values():
         starter.close()
-        starter.containment.close()
     pool = buffer.pool
     buffer.release()
     pool.close()

@@ -20,7 +20,7 @@ from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
 from procbench.io.command import Argument
-from procbench.io.containment import GROUPS, Containment
+from procbench.io.containment import ContainmentLevel
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course, Limits
 from procbench.io.keep import Tee
 from procbench.io.limits import ChildLimiter
@@ -53,7 +53,7 @@ class ChildRunner:
         buffers: Where the buffer comes from that pipes are read into, until ``close``; ``None`` for a pool that all such
             runners of this process share.
         limiter: Keeps each child to its share of CPUs and memory; ``None`` for children that may use any.
-        containment: What holds together what each child starts; ``None`` for its process group.
+        containment: How what each child starts is held together, to be ended with it.
         budget: Whose permits the children's descriptors count against; ``None`` for none.
         fail_when_spent: Whether a child for which the budget has no permit now is refused; otherwise it waits.
 
@@ -71,7 +71,7 @@ class ChildRunner:
         many: bool = False,
         buffers: BufferPool | None = None,
         limiter: ChildLimiter | None = None,
-        containment: Containment | None = None,
+        containment: ContainmentLevel = "group",
         budget: DescriptorBudget | None = None,
         fail_when_spent: bool = False,
     ) -> None:
@@ -81,7 +81,7 @@ class ChildRunner:
             self._polled[slot].fd = -1
             self._polled[slot].events = events
         self.limiter = limiter
-        self._starter = Starter(containment or GROUPS, many=many, limiter=limiter, budget=budget)
+        self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
         self._buffer: PooledBuffer | None = None

@@ -13,7 +13,7 @@ from procbench.io import clone
 from procbench.io.budget import DescriptorBudget
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
-from procbench.io.containment import Containment
+from procbench.io.containment import GROUPS, Containment, ContainmentLevel
 from procbench.io.course import NO_PIPES, Course, Limits, Reaper
 from procbench.io.keep import Tee
 from procbench.io.limits import ChildLimiter
@@ -58,13 +58,13 @@ class Starter:
     Args:
         many: Whether it will begin many; costs what a ``Cloner`` keeps.
         limiter: Keeps each child to its share of CPUs and memory; ``None`` for children that may use any.
-        containment: Holds together what each child starts.
+        level: How what each child starts is held together.
         budget: Whose permits a child's descriptors count against; ``None`` for none.
     """
 
     def __init__(
         self,
-        containment: Containment,
+        level: ContainmentLevel = "group",
         *,
         many: bool = False,
         limiter: ChildLimiter | None = None,
@@ -73,12 +73,13 @@ class Starter:
         self.limiter = limiter
         self.budget = budget
         self.reaper = Reaper()
-        self.containment = containment
+        self.containment = GROUPS if level == "group" else Containment(level)
         self._spare = Spare()
         self._cloner = Cloner() if many and clone.usable() else None
 
     def close(self) -> None:
         """Give the descriptors back. Harmless when called twice."""
+        self.containment.close()
         self._spare.close()
         if self._cloner is not None:
             self._cloner.close()

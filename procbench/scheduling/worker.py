@@ -15,7 +15,10 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.limits import ChildLimiter
+from procbench.io.budget import shared_budget
+from procbench.io.containment import ContainmentLevel
 from procbench.io.course import Limits
+from procbench.io.keep import Overflow
 from procbench.io.runner import ChildRunner
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.pipes import CAPTURE
@@ -87,7 +90,11 @@ class Worker:
         self.placing: Placing | None = None
         self._settled: Future[Placing] | None = Future() if is_wanted(settings) else None
         self._limits = Limits(
-            settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
+            settings.timeout,
+            settings.max_output_bytes,
+            settings.kill_grace_s,
+            settings.drain_grace_s,
+            cast(Overflow, settings.overflow),
         )
         self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
         self._transport = cast(Transport, settings.transport)
@@ -95,6 +102,9 @@ class Worker:
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
         self._limiter = limiter
+        self._containment = cast(ContainmentLevel, settings.containment)
+        self._budget = None if settings.descriptors == "off" else shared_budget()
+        self._fail_when_spent = settings.descriptors == "fail"
         self.stopped = 0
         self._buffers = buffers
         self._slice_s = settings.time_slice_s
@@ -112,7 +122,16 @@ class Worker:
 
     def _runner(self, depth: int) -> ChildRunner:
         if depth == len(self._runners):
-            made = ChildRunner(stoppable=True, many=True, buffers=self._buffers, limiter=self._limiter)
+            made = ChildRunner(
+                stoppable=True,
+                many=True,
+                buffers=self._buffers,
+                limiter=self._limiter,
+                containment=self._containment,
+                # One that runs while another stands still must not wait for what that one holds.
+                budget=self._budget if depth == 0 else None,
+                fail_when_spent=self._fail_when_spent,
+            )
             made.slice_s = self._slice_s
             self._runners.append(made)
             wish = self._runners[0].stop_asked
