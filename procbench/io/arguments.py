@@ -94,7 +94,9 @@ def check_tees(tee_stdout: Tee | None, tee_stderr: Tee | None, stdout: int | Non
         if stream not in (CAPTURE, KEEP):
             raise InvalidInputError(f"tee_{name} copies what is captured; give {name}=PIPE, or capture_output=True")
         if not (callable(tee) or isinstance(tee, int) or hasattr(tee, "write")):
-            raise InvalidInputError(f"tee_{name} is {type(tee).__name__}; give a function, an open binary file or a descriptor")
+            raise InvalidInputError(
+                f"tee_{name} is {type(tee).__name__}; give a function, an open binary file or a descriptor"
+            )
 
 
 def _descriptor(stream: Stream) -> int | None:

@@ -29,6 +29,7 @@ class OverCap(NamedTuple):
     file: BinaryIO | None
     error: str | None
 
+
 _SECOND_NS = 1_000_000_000
 
 

@@ -62,6 +62,9 @@ class ChildRunner:
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
             use this runner.
+
+    Raises:
+        DescriptorsSpentError: The budget has not even what the runner itself needs.
     """
 
     def __init__(
@@ -81,6 +84,10 @@ class ChildRunner:
             self._polled[slot].fd = -1
             self._polled[slot].events = events
         self.limiter = limiter
+        self._budget = budget
+        self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
+        if budget is not None and self._own_permits:
+            budget.acquire_nowait(self._own_permits)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
@@ -102,6 +109,9 @@ class ChildRunner:
             if self._wake_fd >= 0:
                 linux.close_now(self._wake_fd)
                 self._wake_fd = -1
+            if self._budget is not None and self._own_permits:
+                self._budget.release(self._own_permits)
+                self._own_permits = 0
 
     def stop(self, *, kill: bool = False) -> None:
         """End the child that runs now, and every later one as soon as it starts; from any thread, at any time.

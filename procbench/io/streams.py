@@ -8,9 +8,7 @@ something, and the coroutine goes on once, when it has what it wanted.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,14 +17,13 @@ from procbench.io.batch import Batch
 from procbench.io.intake import Intake
 from procbench.io.keep import Keep
 from procbench.io.reactor import READ, Reactor, Turnstile
+from procbench.io.unread import LINE_END, Unread
 from procbench.memory.async_buffers import AsyncBufferPool
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
 
 if TYPE_CHECKING:
     from procbench.io.watch import Watch
-
-_LINE_END: Final = b"\n"
 
 # Buffers that one readv(2) is given: more than a pipe of the usual size fills, and far below IOV_MAX.
 _PIECES_AT_ONCE: Final = 32
@@ -70,9 +67,7 @@ class ReadStream:
         self._hold = hold
         self._watch = watch
         watch.add(self)
-        self._data = bytearray()  # read, and not yet given to anybody
-        self._unbroken = 0  # how much of it is known to hold no line's end, if that is all of it
-        self._lines: deque[bytes] = deque()  # what comes before it, cut into lines
+        self._unread = Unread()
         self._closed = self._grace_is_over = self.held = False
 
     @property
@@ -84,16 +79,16 @@ class ReadStream:
 
     def at_eof(self) -> bool:
         """Return whether all was read and given away, and nothing can come any more."""
-        return self._intake.fd < 0 and not self._data and not self._lines
+        return self._intake.fd < 0 and not self._unread
 
     async def read(self, n: int = -1) -> bytes:
         """Return what is there, at most ``n`` bytes, and wait for the first; all until the end with -1; ``b""`` at the end."""
         self._enter()
         if n < 0:
             await self._turnstile.until(lambda: self._more_often() == 0)
-            return self._take(len(self._data))
-        if not n or self._data or self._lines:
-            return self._take(n)
+            return self._unread.take()
+        if not n or self._unread:
+            return self._unread.take(n)
         chunk: bytes | None = None
 
         def step() -> bool:
@@ -104,7 +99,7 @@ class ReadStream:
         try:
             await self._turnstile.until(step)
         except BaseException:
-            self._put_back(chunk or b"")
+            self._unread.put_back(chunk or b"")
             raise
         return chunk or b""
 
@@ -118,13 +113,13 @@ class ReadStream:
         if n < 0:
             raise InvalidInputError(f"n is {n}; it must not be negative")
         self._enter()
-        self._unsplit()
-        await self._turnstile.until(lambda: len(self._data) >= n or self._more_often(n) == 0 or len(self._data) >= n)
-        if len(self._data) < n:
-            raise asyncio.IncompleteReadError(self._take(n), n)
-        return self._take(n)
+        data = self._unread.join()
+        await self._turnstile.until(lambda: len(data) >= n or self._more_often(n) == 0 or len(data) >= n)
+        if len(data) < n:
+            raise asyncio.IncompleteReadError(self._unread.take(n), n)
+        return self._unread.take(n)
 
-    async def readuntil(self, separator: bytes = _LINE_END, *, limit_bytes: int | None = None) -> bytes:
+    async def readuntil(self, separator: bytes = LINE_END, *, limit_bytes: int | None = None) -> bytes:
         """Return everything up to the separator, with it.
 
         Args:
@@ -139,15 +134,15 @@ class ReadStream:
         if not separator:
             raise InvalidInputError("the separator is empty; give at least one byte")
         self._enter()
-        self._unsplit()
+        data = self._unread.join()
         found, searched = -1, 0
 
         def step() -> bool:
             nonlocal found, searched
             count: int | None = None
             for _ in range(_READS_AT_ONCE):
-                found = self._data.find(separator, max(0, searched - len(separator) + 1))
-                searched = len(self._data)
+                found = data.find(separator, max(0, searched - len(separator) + 1))
+                searched = len(data)
                 if found >= 0 or count == 0 or (limit_bytes is not None and searched >= limit_bytes):
                     return True
                 count = self._more()
@@ -156,12 +151,12 @@ class ReadStream:
             return False
 
         await self._turnstile.until(step)
-        end = found + len(separator) if found >= 0 else len(self._data) + (self._intake.fd >= 0)
+        end = found + len(separator) if found >= 0 else len(data) + (self._intake.fd >= 0)
         if limit_bytes is not None and end > limit_bytes:
-            raise LineTooLongError(limit_bytes, bytes(self._data[:limit_bytes]))
+            raise LineTooLongError(limit_bytes, bytes(data[:limit_bytes]))
         if found < 0:
-            raise asyncio.IncompleteReadError(self._take(len(self._data)), None)
-        return self._take(end)
+            raise asyncio.IncompleteReadError(self._unread.take(), None)
+        return self._unread.take(end)
 
     async def readline(self, *, limit_bytes: int | None = None) -> bytes:
         """Return a line with its end; without one only at the end of everything, and ``b""`` after that.
@@ -177,10 +172,11 @@ class ReadStream:
                 return await self.readuntil(limit_bytes=limit_bytes)
             except asyncio.IncompleteReadError as error:
                 return error.partial
-        if not self._lines:
+        lines = self._unread.lines
+        if not lines:
             self._enter()
             await self._turnstile.until(self._split_more)
-        return self._lines.popleft() if self._lines else b""
+        return lines.popleft() if lines else b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.lines()
@@ -189,7 +185,7 @@ class ReadStream:
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield line after line. Who leaves early finds the rest by any other method."""
-        lines = self._lines
+        lines = self._unread.lines
         while True:
             while lines:
                 yield lines.popleft()
@@ -209,8 +205,8 @@ class ReadStream:
         """
         self._enter()
         with memoryview(buffer) as given, given.cast("B") as view:
-            if not view.nbytes or self._data or self._lines:
-                data = self._take(view.nbytes)
+            if not view.nbytes or self._unread:
+                data = self._unread.take(view.nbytes)
                 view[: len(data)] = data
                 return len(data)
             count: int | None = None
@@ -223,7 +219,7 @@ class ReadStream:
             try:
                 await self._turnstile.until(step)
             except BaseException:
-                self._put_back(view[: count or 0])
+                self._unread.put_back(view[: count or 0])
                 raise
             return count or 0
 
@@ -249,11 +245,11 @@ class ReadStream:
         try:
             while not batch.complete and not self.at_eof():
                 await batch.make_room()
-                if self._data or self._lines:
-                    batch.put(self._take(batch.room_bytes))
+                if self._unread:
+                    batch.put(self._unread.take(batch.room_bytes))
                 await self._turnstile.until(lambda: self._fill(batch))
         except BaseException:
-            self._put_back(batch.give_up())
+            self._unread.put_back(batch.give_up())
             raise
         return batch.finish()
 
@@ -275,8 +271,8 @@ class ReadStream:
     def keep(self, keep: Keep) -> None:
         """Keep what comes from now on, and what came and was not read."""
         self._enter()
-        if self._data or self._lines:
-            with memoryview(self._take(len(self._data) + sum(map(len, self._lines)))) as unread:
+        if self._unread:
+            with memoryview(self._unread.take()) as unread:
                 self._intake.passed_bytes -= len(unread)
                 keep.add(unread)
         self._intake.keep = keep
@@ -285,8 +281,8 @@ class ReadStream:
         """Read what comes as long as nobody else does, up to so many bytes that nobody has asked for."""
         if self._intake.fd < 0 or self._intake.keep is not None or self._turnstile.busy:
             return
-        self._unsplit()
-        if most_bytes is None or len(self._data) < most_bytes:
+        self._unread.join()
+        if most_bytes is None or len(self._unread.data) < most_bytes:
             self._more_often(most_bytes)
             self._turnstile.arm(lambda: self.read_ahead(most_bytes))
 
@@ -354,7 +350,7 @@ class ReadStream:
         """Read a chunk; return how much, 0 at the end, or ``None`` where nothing is there yet."""
         chunk = self._read_now(self._chunk_bytes)
         if chunk:
-            self._data += chunk
+            self._unread.data += chunk
         return None if chunk is None else len(chunk)
 
     def _more_often(self, until_bytes: int | None = None) -> int | None:
@@ -362,7 +358,7 @@ class ReadStream:
         count: int | None = None
         for _ in range(_READS_AT_ONCE):
             count = self._more()
-            if not count or (until_bytes is not None and len(self._data) >= until_bytes):
+            if not count or (until_bytes is not None and len(self._unread.data) >= until_bytes):
                 break
         return count
 
@@ -384,55 +380,16 @@ class ReadStream:
 
     def _split_more(self) -> bool:
         """Read until there is a line, or the end."""
-        if self._data and len(self._data) != self._unbroken:
-            chunk = bytes(self._data)
-            self._data.clear()
-            self._split(chunk)
+        unread = self._unread
+        unread.split(b"")
         for _ in range(_READS_AT_ONCE):
-            if self._lines:
+            if unread.lines:
                 return True
-            chunk_or_none = self._read_now(self._chunk_bytes)
-            if chunk_or_none is None:
+            chunk = self._read_now(self._chunk_bytes)
+            if chunk is None:
                 return False
-            if not chunk_or_none:
-                if self._data:  # the last line, without an end
-                    self._lines.append(self._take(len(self._data)))
+            if not chunk:
+                unread.end_last_line()
                 return True
-            self._split(chunk_or_none)
-        return bool(self._lines)
-
-    def _split(self, chunk: bytes) -> None:
-        lines = io.BytesIO(chunk).readlines()  # unlike splitlines(), at \n only, and it copies nothing twice
-        last = b"" if lines[-1].endswith(_LINE_END) else lines.pop()
-        if lines and self._data:
-            self._data += lines[0]
-            lines[0] = bytes(self._data)
-            self._data.clear()
-        self._lines.extend(lines)
-        self._data += last
-        self._unbroken = len(self._data)
-
-    def _unsplit(self) -> None:
-        if self._lines:
-            self._data[:0] = b"".join(self._lines)
-            self._lines.clear()
-            self._unbroken = -1
-
-    def _take(self, n: int) -> bytes:
-        """Return the first ``n`` bytes of what was read and not given away."""
-        self._unsplit()
-        if n >= len(self._data):
-            data = bytes(self._data)
-            self._data.clear()
-        else:
-            with memoryview(self._data) as view:
-                data = bytes(view[:n])
-            del self._data[:n]
-        self._unbroken = -1
-        return data
-
-    def _put_back(self, data: bytes | bytearray | memoryview) -> None:
-        if data:
-            self._unsplit()
-            self._data[:0] = data
-            self._unbroken = -1
+            unread.split(chunk)
+        return bool(unread.lines)

@@ -259,7 +259,9 @@ class Watch:
             running = not self.exited.is_set()
             self.close()
             if running:
-                message = f"process {self.pid} was forgotten while it ran, and killed; use 'async with open_process(...)'"
+                message = (
+                    f"process {self.pid} was forgotten while it ran, and killed; use 'async with open_process(...)'"
+                )
                 warnings.warn(message, ResourceWarning, stacklevel=2)
 
 

@@ -256,7 +256,7 @@ class WriteStream:
         return self._moved(lambda: os.writev(self._fd, pieces))
 
     def _send(self, fd: int, count: int) -> int | None:
-        return self._moved(lambda: os.sendfile(self._fd, fd, None, count))  # type: ignore[arg-type]
+        return self._moved(lambda: os.sendfile(self._fd, fd, None, count))
 
     def _copy(self, fd: int, count: int) -> int | None:
         data = os.read(fd, min(count, self._file_bytes))
