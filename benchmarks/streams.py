@@ -24,7 +24,9 @@ from typing import Any, NamedTuple
 
 from benchmarks import stream_peers as peers
 from benchmarks.stream_peers import READ_BYTES, Argv, Got, Loop, in_asyncio
-from procbench.memory.buffers import BufferPool
+from procbench import BufferSizes, open_process
+from procbench.io.io_pools import IoPool
+from procbench.io.process import OpenProcess
 
 LINE_BYTES = 80
 WRITE_BYTES = 64 << 10
@@ -72,22 +74,14 @@ Way = Callable[[], Cost]
 # --- procbench's part ---------------------------------------------------------------------------------------------------
 
 
-def is_here() -> bool:
-    """Return whether this procbench opens children in an event loop."""
-    import procbench  # noqa: PLC0415
-
-    return hasattr(procbench, "open_process")
-
-
-def _opened(argv: Argv, **options: Any) -> Any:
-    from procbench import open_process  # noqa: PLC0415 - the peers are measured where it is not there
-
+def _opened(argv: Argv, **options: Any) -> OpenProcess:
     return open_process(argv, stdin=DEVNULL, stdout=PIPE, **options)
 
 
-def _pool(children: int, each: int) -> BufferPool:
+def _pool(children: int, each: int) -> IoPool:
     """Return room for all output, and for the batch that each child has out when its end is found."""
-    return BufferPool(READ_BYTES, children * (-(-each // READ_BYTES) + BATCH), prefault=True)
+    count = children * (-(-each // READ_BYTES) + BATCH)
+    return IoPool("all output", BufferSizes(stdout=READ_BYTES, stdin=1), buffers=count, prefault=True)
 
 
 async def communicate(argv: Argv) -> Got:
@@ -97,9 +91,9 @@ async def communicate(argv: Argv) -> Got:
     return len(output), output
 
 
-async def pooled(argv: Argv, pool: BufferPool) -> Got:
+async def pooled(argv: Argv, pool: IoPool) -> Got:
     kept = []
-    async with _opened(argv, pool=pool) as process:
+    async with _opened(argv, io_pool=pool) as process:
         while buffers := await process.stdout.batch_read(BATCH):
             kept += buffers
         assert await process.wait() == 0
@@ -117,7 +111,7 @@ async def read(argv: Argv) -> Got:
 
 async def read_into(argv: Argv, buffer: bytearray) -> Got:
     total = 0
-    async with _opened(argv, pipe_size_bytes=BIG_BYTES) as process:
+    async with _opened(argv, sizes=BufferSizes(pipe=BIG_BYTES)) as process:
         while count := await process.stdout.read_into(buffer):
             total += count
         assert await process.wait() == 0
@@ -140,18 +134,12 @@ def _give_back(kept: object) -> None:
             buffer.release()
 
 
-def _ours(reader: Callable[..., Awaitable[Got]]) -> Loop | None:
-    return in_asyncio(reader) if is_here() else None
-
-
 # --- the four tables ----------------------------------------------------------------------------------------------------
 
 
 def report(rounds: int, sizes: Sizes | None = None) -> None:
     """Print every ratio, with the range of the middle half of the rounds, and whether it is what was wanted."""
     sizes = sizes or Sizes()
-    if not is_here():
-        print("\nprocbench.open_process is not there: only its peers are measured")
     with tempfile.TemporaryDirectory(prefix="procbench-streams-") as folder:
         program = _program(Path(folder))
         if program is None:
@@ -169,11 +157,11 @@ def _many(program: str, rounds: int, children: int, each: int) -> None:
     total = children * each
     argv = [program, "give", str(each), str(WRITE_BYTES)]
     print(f"\n{children} children at once, {each / 2**20:g} MiB from each")
-    pool = _pool(children, each) if is_here() else None
+    pool = _pool(children, each)
     loops: dict[str, Loop | None] = {
-        "pooled": _ours(partial(pooled, pool=pool)),
-        "communicate": _ours(communicate),
-        "read": _ours(read),
+        "pooled": in_asyncio(partial(pooled, pool=pool)),
+        "communicate": in_asyncio(communicate),
+        "read": in_asyncio(read),
         "asyncio communicate": in_asyncio(peers.asyncio_communicate),
         "asyncio read": in_asyncio(peers.asyncio_read),
         "anyio receive": peers.anyio_receive(),
@@ -181,8 +169,7 @@ def _many(program: str, rounds: int, children: int, each: int) -> None:
     }
     ways = {name: _timed(loop, argv, children, children, total) for name, loop in loops.items() if loop}
     costs = _alternate(ways, rounds, _volume(total))
-    if pool is not None:
-        pool.close()
+    pool.close()
     print("  kept:")
     _show(costs, "pooled", "asyncio communicate", 3.0)
     _show(costs, "communicate", "asyncio communicate", 1.2)
@@ -196,7 +183,7 @@ def _one(program: str, rounds: int, total: int) -> None:
     argv = [program, "give", str(total), str(BIG_BYTES)]
     print(f"\n1 child, {total / 2**20:g} MiB into one buffer of 1 MiB through a pipe of 1 MiB")
     loops: dict[str, Loop | None] = {
-        "read_into": _ours(partial(read_into, buffer=bytearray(BIG_BYTES))),
+        "read_into": in_asyncio(partial(read_into, buffer=bytearray(BIG_BYTES))),
         "asyncio read": in_asyncio(partial(peers.asyncio_read, size=BIG_BYTES, pipesize=BIG_BYTES)),
     }
     ways = {name: _timed(loop, argv, 1, 1, total) for name, loop in loops.items() if loop}
@@ -211,7 +198,7 @@ def _lines(program: str, rounds: int, count: int) -> None:
     argv = [program, "lines", str(count), str(LINE_BYTES)]
     print(f"\n1 child, {count:,} lines of {LINE_BYTES} bytes")
     loops: dict[str, Loop | None] = {
-        "lines": _ours(lines),
+        "lines": in_asyncio(lines),
         "asyncio readline": in_asyncio(peers.asyncio_readline),
         "for line in Popen.stdout": peers.blocking_lines,
     }
@@ -226,7 +213,7 @@ def _short(rounds: int, count: int, at_once: int) -> None:
     argv = [shutil.which("echo") or "/bin/echo", HELLO]
     print(f"\n{count:,} x echo, captured, {at_once} at a time")
     loops: dict[str, Loop | None] = {
-        "communicate": _ours(communicate),
+        "communicate": in_asyncio(communicate),
         "asyncio communicate": in_asyncio(peers.asyncio_communicate),
         "thread pool + subprocess.run": peers.in_threads,
     }
