@@ -27,19 +27,21 @@ class Batch:
         """How many bytes fit into the buffers that there are."""
         return len(self._buffers) * self._size_bytes - self._filled_bytes
 
-    @property
-    def complete(self) -> bool:
-        """Whether there are as many as were asked for, all full."""
-        return self._filled_bytes == self._most * self._size_bytes
+    async def make_room(self) -> bool:
+        """Acquire what is missing as far as it is to be had, and wait only for the first.
 
-    async def make_room(self) -> None:
-        """Acquire what is missing as far as it is to be had; wait for one where all are full."""
+        Who has some and waits for more can wait for ever, for somebody who does the same.
+
+        Returns:
+            Whether there is room; otherwise the batch is as full as it gets.
+        """
         try:
             while len(self._buffers) < self._most:
                 self._buffers.append(self._pool.acquire_nowait())
         except PoolExhaustedError:
-            if not self.room_bytes:
+            if not self._buffers:
                 self._buffers.append(await self._pool.acquire())
+        return self.room_bytes > 0
 
     def places(self, most: int) -> list[memoryview]:
         """Return the next free places, at most so many; whoever reads into them releases them."""

@@ -206,7 +206,9 @@ class DescriptorBudget:
         with self._lock:
             left = self._in_use - count
             if left < 0:
-                raise PermitReleaseError(f"{count} permits were given back and {left + count} are out; release each once")
+                raise PermitReleaseError(
+                    f"{count} permits were given back and {left + count} are out; release each once"
+                )
             self._in_use = left
             if left < self._calm_below:
                 self._calm = True

@@ -17,7 +17,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from procbench import linux
-from procbench.errors import ClosedError, DescriptorsSpentError, InvalidInputError, SpawnLimitError
+from procbench.errors import (
+    ClosedError,
+    DescriptorsSpentError,
+    InvalidInputError,
+    SpawnLimitError,
+    StreamBrokenError,
+)
 from procbench.io import arguments
 from procbench.io.arguments import Stream
 from procbench.io.budget import shared_budget
@@ -66,6 +72,7 @@ class Process:
         self._sizes = sizes
         self._transport = transport
         self._watch = watch = Watch(reactor, course, args)
+        self._waiting = 0
         self._kept: list[tuple[ReadStream, Intake, Tee | None]] = []
         hold = _Hold(watch, reactor.loop)
         self._hold = hold
@@ -74,6 +81,7 @@ class Process:
         self.stderr: ReadStream | None = None
         if pipes.stdin_fd >= 0:
             self.stdin = WriteStream(pipes, reactor, sizes.file, lambda: io_pool().write, hold)
+            watch.add_stdin(self.stdin)
         read = lambda: io_pool().read  # noqa: E731 - only who reads batches makes the pool
         if pipes.out is not None and pipes.out.keep is None:
             self.stdout = ReadStream(pipes.out, reactor, sizes.stdout, read, hold, watch)
@@ -104,10 +112,17 @@ class Process:
         What nobody reads meanwhile is read into memory, up to ``max_output_bytes``, so that a full pipe does not keep the child
         from its end; the streams give it later.
         """
-        for stream in (self.stdout, self.stderr):
-            if stream is not None:
+        streams = [stream for stream in (self.stdout, self.stderr) if stream is not None]
+        self._waiting += 1
+        try:
+            for stream in streams:
                 stream.read_ahead(self._limits.max_output_bytes)
-        await self._watch.exited.wait()
+            await self._watch.exited.wait()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                for stream in streams:
+                    stream.read_no_further()
         return self.returncode
 
     async def communicate(self, input: Data | None = None) -> tuple[bytes | None, bytes | None]:
@@ -125,10 +140,19 @@ class Process:
             StreamBusyError: Another coroutine reads from a stream.
         """
         if input is not None:
-            self._give(input)
+            self._check_input(input)
+        while self._kept:
+            stream, intake, tee = self._kept[-1]
+            self._watch.keep(stream, intake, keeper(self._limits.max_output_bytes, self._limits.overflow, tee))
+            self._kept.pop()
+        if input is not None and self.stdin is not None:
+            with contextlib.suppress(StreamBrokenError):
+                await self.stdin.flush()  # what was written before goes first
+                self._give(self.stdin.detach(), input)
         elif self.stdin is not None:
             self.stdin.close()
-        return await self._keep_all()
+        await self._watch.finished.wait()
+        return self._watch.kept()
 
     async def result(self) -> RunResult:
         """Wait for the child's end and return how it ended and what it cost, with what was kept of its output."""
@@ -192,28 +216,22 @@ class Process:
         finally:
             self._watch.close()
 
-    def _give(self, input: Data) -> None:
+    def _check_input(self, input: Data) -> None:
         if not isinstance(input, Data):
             raise InvalidInputError(f"input is {type(input).__name__}; it must be bytes, such as text.encode()")
         if self.stdin is None:
             raise InvalidInputError("input needs a pipe to go through; start the process with stdin=PIPE")
-        source = transports.bytes_of(input)
-        way = transports.choose(source, self._transport, can_hand_over=False)
-        fd = self.stdin.detach()
+        if self.stdin.is_closing() and not self.stdin.is_broken():
+            raise ClosedError("standard input was closed; the child can be given no input any more")
+
+    def _give(self, fd: int, input: Data) -> None:
         try:
-            feed = transports.feed(fd, source, way, self._sizes.pipe)
+            way = transports.choose(input, self._transport, can_hand_over=False)
+            feed = transports.feed(fd, input, way, self._sizes.pipe)
         except BaseException:
             linux.close_now(fd)
             raise
         self._watch.feed(feed)
-
-    async def _keep_all(self) -> tuple[bytes | None, bytes | None]:
-        while self._kept:
-            stream, intake, tee = self._kept[-1]
-            self._watch.keep(stream, intake, keeper(self._limits.max_output_bytes, self._limits.overflow, tee))
-            self._kept.pop()
-        await self._watch.finished.wait()
-        return self._watch.kept()
 
 
 class _Hold:

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from procbench.errors import StreamBusyError
 from procbench.io.budget import shared_budget
 from procbench.io.containment import ContainmentLevel
 from procbench.io.starter import Starter
@@ -30,8 +29,8 @@ WRITE: Final = select.EPOLLOUT
 _EVENTS_AT_ONCE: Final = 256
 _READ_BYTES: Final = 256 * 1024  # larger than a pipe of the usual size, smaller than a core's cache
 
-# What goes on without waiting before the loop's other work gets its turn.
-_TURNS_AT_ONCE: Final = 16
+TURNS_AT_ONCE: Final = 16
+"""What goes on without waiting before the loop's other work gets its turn."""
 
 _of: weakref.WeakValueDictionary[int, Reactor] = weakref.WeakValueDictionary()
 
@@ -123,33 +122,22 @@ class Turnstile:
         reactor: Whose descriptor it is.
         event: ``READ`` or ``WRITE``.
         fd: Returns the descriptor, or -1 once it is closed.
-        name: What messages call it.
     """
 
-    __slots__ = ("_event", "_fd", "_name", "_step", "_turns", "_waiter", "reactor")
+    __slots__ = ("_event", "_fd", "_step", "_turns", "_waiter", "reactor")
 
-    def __init__(self, reactor: Reactor, event: int, fd: Callable[[], int], name: str) -> None:
+    def __init__(self, reactor: Reactor, event: int, fd: Callable[[], int]) -> None:
         self.reactor = reactor
         self._event = event
         self._fd = fd
-        self._name = name
         self._step: Callable[[], bool] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._turns = _TURNS_AT_ONCE
+        self._turns = TURNS_AT_ONCE
 
     @property
     def busy(self) -> bool:
         """Whether an operation is under way."""
         return self._step is not None
-
-    def check_free(self) -> None:
-        """Raise if an operation is under way.
-
-        Raises:
-            StreamBusyError: Another coroutine waits for one.
-        """
-        if self._step is not None:
-            raise StreamBusyError(f"another coroutine uses {self._name} now; let it finish, or use a lock")
 
     async def until(self, step: Callable[[], bool]) -> None:
         """Return once ``step`` has returned true; it is called now, and again whenever there may be something to do.
@@ -157,19 +145,17 @@ class Turnstile:
         Args:
             step: Never waits. On a descriptor that is closed it returns true.
 
-        Raises:
-            StreamBusyError: Another coroutine waits here.
+        One coroutine at a time: not while it is ``busy``.
         """
-        self.check_free()
         self._step = step
         try:
             self._turns -= 1
             if self._turns <= 0:
-                self._turns = _TURNS_AT_ONCE
+                self._turns = TURNS_AT_ONCE
                 await asyncio.sleep(0)
-            if step():
+            if self._attempt(step):
                 return
-            self._turns = _TURNS_AT_ONCE
+            self._turns = TURNS_AT_ONCE
             self._waiter = self.reactor.loop.create_future()
             self.arm(self.nudge)
             await self._waiter
@@ -182,16 +168,19 @@ class Turnstile:
         if step is None or waiter is None or waiter.done():
             return
         try:
-            done = step()
+            done = self._attempt(step)
         except Exception as error:
             waiter.set_exception(error)
             return
-        if waiter.done():  # the step closed the descriptor, which tried it once more
+        if waiter.done():  # the step closed the descriptor, which came back here
             return
         if done:
             waiter.set_result(None)
         else:
             self.arm(self.nudge)
+
+    def _attempt(self, step: Callable[[], bool]) -> bool:
+        return step() or (self._fd() < 0 and step())  # on what it has just closed there is nothing to wait for
 
     def arm(self, handler: Callable[[], object]) -> None:
         """Call ``handler`` once when there may be something to do; nobody, if the descriptor is closed."""

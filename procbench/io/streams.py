@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from procbench.errors import ClosedError, InvalidInputError, LineTooLongError
+from procbench.errors import ClosedError, InvalidInputError, LineTooLongError, StreamBusyError
 from procbench.io.batch import Batch
 from procbench.io.intake import Intake
 from procbench.io.keep import Keep
@@ -61,14 +62,16 @@ class ReadStream:
         watch: Watch,
     ) -> None:
         self._intake = intake
-        self._turnstile = Turnstile(reactor, READ, lambda: intake.fd, "the stream")
+        self._turnstile = Turnstile(reactor, READ, lambda: intake.fd)
         self._chunk_bytes = chunk_bytes
         self._pool = pool
         self._hold = hold
         self._watch = watch
         watch.add(self)
         self._unread = Unread()
-        self._closed = self._grace_is_over = self.held = False
+        self._closed = self._batching = self._grace_is_over = self.held = False
+        self._ahead = False  # whether to read what nobody asks for,
+        self._ahead_bytes: int | None = None  # and how much of it at most
 
     @property
     def total_bytes(self) -> int:
@@ -85,7 +88,8 @@ class ReadStream:
         """Return what is there, at most ``n`` bytes, and wait for the first; all until the end with -1; ``b""`` at the end."""
         self._enter()
         if n < 0:
-            await self._turnstile.until(lambda: self._more_often() == 0)
+            self._unread.join()
+            await self._until(lambda: self._more_often() == 0)
             return self._unread.take()
         if not n or self._unread:
             return self._unread.take(n)
@@ -97,7 +101,7 @@ class ReadStream:
             return chunk is not None
 
         try:
-            await self._turnstile.until(step)
+            await self._until(step)
         except BaseException:
             self._unread.put_back(chunk or b"")
             raise
@@ -114,7 +118,7 @@ class ReadStream:
             raise InvalidInputError(f"n is {n}; it must not be negative")
         self._enter()
         data = self._unread.join()
-        await self._turnstile.until(lambda: len(data) >= n or self._more_often(n) == 0 or len(data) >= n)
+        await self._until(lambda: len(data) >= n or self._more_often(n) == 0 or len(data) >= n)
         if len(data) < n:
             raise asyncio.IncompleteReadError(self._unread.take(n), n)
         return self._unread.take(n)
@@ -137,21 +141,24 @@ class ReadStream:
         data = self._unread.join()
         found, searched = -1, 0
 
-        def step() -> bool:
+        def look() -> bool:
             nonlocal found, searched
+            found = data.find(separator, max(0, searched - len(separator) + 1))
+            searched = len(data)
+            return found >= 0 or (limit_bytes is not None and searched > limit_bytes)
+
+        def step() -> bool:
             count: int | None = None
             for _ in range(_READS_AT_ONCE):
-                found = data.find(separator, max(0, searched - len(separator) + 1))
-                searched = len(data)
-                if found >= 0 or count == 0 or (limit_bytes is not None and searched >= limit_bytes):
+                if look() or count == 0:
                     return True
                 count = self._more()
                 if count is None:
                     return False
-            return False
+            return look()
 
-        await self._turnstile.until(step)
-        end = found + len(separator) if found >= 0 else len(data) + (self._intake.fd >= 0)
+        await self._until(step)
+        end = found + len(separator) if found >= 0 else len(data)
         if limit_bytes is not None and end > limit_bytes:
             raise LineTooLongError(limit_bytes, bytes(data[:limit_bytes]))
         if found < 0:
@@ -175,7 +182,7 @@ class ReadStream:
         lines = self._unread.lines
         if not lines:
             self._enter()
-            await self._turnstile.until(self._split_more)
+            await self._until(self._split_more)
         return lines.popleft() if lines else b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -190,7 +197,7 @@ class ReadStream:
             while lines:
                 yield lines.popleft()
             self._enter()
-            await self._turnstile.until(self._split_more)
+            await self._until(self._split_more)
             if not lines:
                 return
 
@@ -217,7 +224,7 @@ class ReadStream:
                 return count is not None
 
             try:
-                await self._turnstile.until(step)
+                await self._until(step)
             except BaseException:
                 self._unread.put_back(view[: count or 0])
                 raise
@@ -227,10 +234,11 @@ class ReadStream:
         """Read into the I/O pool's own buffers and lend them to the caller, who releases them.
 
         Args:
-            max_buffers: Most buffers, from 1 to as many as the pool has. While the pool has none left, this waits.
+            max_buffers: Most buffers, from 1 to as many as the pool has.
 
         Returns:
-            ``max_buffers`` full buffers; fewer at the end, of which the last one's view is as long as what came; none after it.
+            ``max_buffers`` full buffers. Fewer where the pool has no more: only for the first one does this wait. Fewer at the
+            end, of which the last one's view is as long as what came, and none after it.
 
         Raises:
             InvalidInputError: ``max_buffers`` is none of these numbers.
@@ -242,15 +250,17 @@ class ReadStream:
             )
         self._enter()
         batch = Batch(AsyncBufferPool(pool), max_buffers)
+        self._batching = True
         try:
-            while not batch.complete and not self.at_eof():
-                await batch.make_room()
+            while not self.at_eof() and await batch.make_room():
                 if self._unread:
                     batch.put(self._unread.take(batch.room_bytes))
-                await self._turnstile.until(lambda: self._fill(batch))
+                await self._until(lambda: self._fill(batch))
         except BaseException:
             self._unread.put_back(batch.give_up())
             raise
+        finally:
+            self._batching = False
         return batch.finish()
 
     def close(self) -> None:
@@ -265,6 +275,7 @@ class ReadStream:
                 self._intake.close()
                 self._watch.stream_has_ended()
             self._turnstile.nudge()
+            self._unread.take()
 
     # --- what its process says --------------------------------------------------------------------------------------
 
@@ -277,14 +288,29 @@ class ReadStream:
                 keep.add(unread)
         self._intake.keep = keep
 
+    def cut_off(self) -> None:
+        """Close, unless the end was reached: what was read before that can still be had."""
+        if self._intake.fd >= 0:
+            self.close()
+
     def read_ahead(self, most_bytes: int | None) -> None:
-        """Read what comes as long as nobody else does, up to so many bytes that nobody has asked for."""
-        if self._intake.fd < 0 or self._intake.keep is not None or self._turnstile.busy:
+        """Read from now on what comes while nobody asks for it, up to so many bytes; ``None`` for any number."""
+        self._ahead, self._ahead_bytes = True, most_bytes
+        self.go_ahead()
+
+    def read_no_further(self) -> None:
+        """Read from now on only what somebody asks for."""
+        self._ahead = False
+
+    def go_ahead(self) -> None:
+        """Read what nobody has asked for, if that is to be, and see to it that it goes on."""
+        if not self._ahead or self._intake.fd < 0 or self._intake.keep is not None or self._busy():
             return
-        self._unread.join()
-        if most_bytes is None or len(self._unread.data) < most_bytes:
-            self._more_often(most_bytes)
-            self._turnstile.arm(lambda: self.read_ahead(most_bytes))
+        data, most = self._unread.join(), self._ahead_bytes
+        if most is None or len(data) < most:
+            self._more_often(most)
+            this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
+            self._turnstile.arm(lambda: _go_ahead(this))
 
     def drains_no_longer(self) -> None:
         """Take an empty pipe for the end: the child has ended, and the drain's grace is over."""
@@ -298,7 +324,18 @@ class ReadStream:
             raise ClosedError("the stream was closed; nothing can be read from it")
         if self._intake.keep is not None:
             raise ClosedError("the stream is kept for the result; nothing can be read from it by hand")
-        self._turnstile.check_free()
+        if self._busy():
+            raise StreamBusyError("another coroutine reads from the stream now; let it finish, or use a lock")
+
+    def _busy(self) -> bool:
+        return self._batching or self._turnstile.busy
+
+    async def _until(self, step: Callable[[], bool]) -> None:
+        try:
+            await self._turnstile.until(step)
+        finally:
+            if self._ahead:
+                self.go_ahead()
 
     def _read_now(self, n: int) -> bytes | None:
         """Return what is there, ``b""`` at the end, or ``None`` where nothing is there yet."""
@@ -376,7 +413,7 @@ class ReadStream:
             if not count:
                 return count == 0
             batch.filled(count)
-        return False
+        return not batch.room_bytes
 
     def _split_more(self) -> bool:
         """Read until there is a line, or the end."""
@@ -393,3 +430,9 @@ class ReadStream:
                 return True
             unread.split(chunk)
         return bool(unread.lines)
+
+
+def _go_ahead(stream: weakref.ref[ReadStream]) -> None:
+    this = stream()
+    if this is not None:
+        this.go_ahead()

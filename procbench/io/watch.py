@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from procbench.io.intake import Intake
 from procbench.io.keep import Keep
 from procbench.io.reactor import READ, WRITE, Reactor
 from procbench.io.streams import ReadStream
+from procbench.io.write_stream import WriteStream
 from procbench.memory.feed import Feed
 
 
@@ -48,7 +50,9 @@ class Watch:
         self._cost: tuple[Any, ...] = ()
         self._ending: Ending | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._streams: list[ReadStream] = []
+        # Weakly: they refer to what tells that the child is forgotten, and this lives as long as the child.
+        self._streams: weakref.WeakSet[ReadStream] = weakref.WeakSet()
+        self._stdin: weakref.ref[WriteStream] | None = None
         self._closed = False
         reactor.arm(course.child.pidfd, READ, self._has_exited)
         for intake in (course.pipes.out, course.pipes.err):
@@ -64,8 +68,12 @@ class Watch:
         return self._course.child.pid
 
     def add(self, stream: ReadStream) -> None:
-        """Tell that stream when the drain's grace is over."""
-        self._streams.append(stream)
+        """Tell that stream when the drain's grace is over, and when the child is closed."""
+        self._streams.add(stream)
+
+    def add_stdin(self, stream: WriteStream) -> None:
+        """The same for the stream that the child reads."""
+        self._stdin = weakref.ref(stream)
 
     # --- bytes ------------------------------------------------------------------------------------------------------------
 
@@ -200,9 +208,15 @@ class Watch:
             self._course.held = True
             self._reactor.forget(intake.fd)
             intake.close()
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.drains_no_longer()
+        self._close_stdin()
         self._look_whether_finished()
+
+    def _close_stdin(self) -> None:
+        stream = self._stdin() if self._stdin is not None else None
+        if stream is not None:
+            stream.child_has_gone()
 
     def _abandon(self) -> None:
         self._course.deadline_s = math.inf
@@ -247,9 +261,11 @@ class Watch:
         for end in (pipes.out, pipes.err, pipes.feed):
             if end is not None and end.fd >= 0:
                 reactor.forget(end.fd)
-        course.close()
         course.held = course.held or any(stream.held for stream in self._streams)
-        self._streams.clear()  # they refer to this, and must not keep each other from going
+        self._close_stdin()
+        for stream in list(self._streams):
+            stream.cut_off()
+        course.close()
         self.exited.set()
         self.finished.set()
 

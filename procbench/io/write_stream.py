@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from procbench import linux
-from procbench.errors import ClosedError, InvalidInputError, StreamBrokenError
+from procbench.errors import ClosedError, InvalidInputError, StreamBrokenError, StreamBusyError
 from procbench.io.pipes import Pipes
-from procbench.io.reactor import WRITE, Reactor, Turnstile
+from procbench.io.reactor import TURNS_AT_ONCE, WRITE, Reactor
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
 
@@ -24,19 +26,54 @@ LOW_WATER_BYTES: Final = 64 * 1024
 
 # Buffers that one writev(2) is given; far below IOV_MAX.
 _PIECES_AT_ONCE: Final = 32
-_WRITES_AT_ONCE: Final = 16
 _FILE_BYTES_AT_ONCE: Final = 0x7FFF_F000
 _NOT_THIS_WAY: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+class _File:
+    """An open file that is being sent.
+
+    Attributes:
+        fd: Its descriptor.
+        left: How many more bytes to send at most; ``None`` for all.
+        sent: How many it was so far.
+        by_kernel: Whether the kernel moves them by itself.
+        error: Why it could not be read on.
+    """
+
+    __slots__ = ("by_kernel", "error", "fd", "left", "sent")
+
+    def __init__(self, fd: int, left: int | None) -> None:
+        self.fd = fd
+        self.left = left
+        self.sent = 0
+        self.by_kernel = True
+        self.error: OSError | None = None
+
+    def next_bytes(self) -> int:
+        """Return how many bytes to move now."""
+        return _FILE_BYTES_AT_ONCE if self.left is None else min(self.left, _FILE_BYTES_AT_ONCE)
+
+    def moved(self, count: int) -> None:
+        """Note that so many bytes went; 0 is the file's end."""
+        self.sent += count
+        if not count:
+            self.left = 0
+        elif self.left is not None:
+            self.left -= count
 
 
 class WriteStream:
     """What a child reads, for coroutines of one event loop; ``asyncio.StreamWriter``'s methods mean what they mean there.
 
+    Bytes go in the order in which they were given: what ``batch_write`` and ``send_file`` send goes behind what was written
+    before, and what is written meanwhile goes behind that.
+
     Args:
         pipes: Whose ``stdin_fd`` it writes to, and closes.
         reactor: The event loop's.
         file_bytes: How much of a file is copied at a time where the kernel cannot move it by itself.
-        pool: What ``acquire`` lends from.
+        pool: What ``acquire_nowait`` lends from.
         hold: What must live as long as somebody may write.
 
     Attributes:
@@ -48,16 +85,17 @@ class WriteStream:
     ) -> None:
         self._pipes = pipes
         self._reactor = reactor
-        self._turnstile = Turnstile(reactor, WRITE, lambda: pipes.stdin_fd, "standard input")
         self._file_bytes = file_bytes
         self._pool = pool
         self._hold = hold
-        self._batch: deque[memoryview] = deque()  # the caller's memory, in the order in which it goes
-        self._queue: deque[memoryview] = deque()  # copies, which go after it
+        self._batch: deque[memoryview] = deque()  # the caller's memory
+        self._file: _File | None = None
+        self._queue: deque[memoryview] = deque()  # copies, which go last
         self._queued_bytes = 0
-        self._closing = False
+        self._sending = self._closing = False
         self._broken: str | None = None
-        self._closed = asyncio.Event()
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._turns = TURNS_AT_ONCE
         self.sent_bytes = 0
 
     # --- as asyncio.StreamWriter's -------------------------------------------------------------------------------------
@@ -71,13 +109,12 @@ class WriteStream:
         """
         self._check_open()
         view = _view(data)
-        if not self._queue and not self._batch and view.nbytes:
-            taken = self._writev([view])
-            view = view[taken or 0 :]
-        if view.nbytes and self._broken is None:
+        if view.nbytes and self._idle():
+            view = view[self._writev([view]) or 0 :]
+        if view.nbytes and self._fd >= 0:
             self._queue.append(memoryview(bytes(view)))
             self._queued_bytes += view.nbytes
-            self._flush_later()
+            self._go_on()
 
     def writelines(self, lines: Iterable[Bytes]) -> None:
         """Write one after the other; as :meth:`write`."""
@@ -90,28 +127,31 @@ class WriteStream:
         Raises:
             StreamBrokenError: The child closed its end before it had everything.
         """
-        await self._until(lambda: self._push() or self._queued_bytes <= LOW_WATER_BYTES)
-        self._flush_later()
+        await self._until(lambda: self._queued_bytes <= LOW_WATER_BYTES)
 
     def is_closing(self) -> bool:
         """Return whether it was closed, or the child closed its end."""
         return self._closing or self._fd < 0
 
     def close(self) -> None:
-        """Write no more; what was written before still goes, then the child sees the end. Harmless when closed already."""
+        """Write no more; what was given before still goes, then the child sees the end. Harmless when closed already."""
         self._closing = True
-        if not self._queue and not self._batch:
-            self._close_now()
+        self._go_on()
+
+    def is_broken(self) -> bool:
+        """Return whether the child closed its end before it had everything."""
+        return self._broken is not None
 
     async def wait_closed(self) -> None:
         """Wait until it is closed, with everything written or the child's end closed."""
-        await self._closed.wait()
+        if self._fd >= 0:
+            await self._wait(lambda: False)
 
     # --- what it has besides --------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Wait until the pipe has taken everything; otherwise as :meth:`drain`."""
-        await self._until(self._push)
+        await self._until(self._idle)
 
     async def batch_write(self, buffers: Sequence[Bytes]) -> int:
         """Write many buffers by as few system calls as the pipe allows, without a copy, and wait until it has taken all.
@@ -127,21 +167,18 @@ class WriteStream:
         Raises:
             ClosedError: The stream was closed.
             StreamBrokenError: The child closed its end before it had everything; ``sent_bytes`` is what the pipe took.
+            StreamBusyError: Another batch, or a file, is being sent.
         """
-        self._check_open()
         views = [view for view in map(_view, buffers) if view.nbytes]
         total = sum(view.nbytes for view in views)
-        await self._until(self._push)
-        self._check_open()
-        self._batch.extend(views)
         try:
-            await self._until(self._push)
+            async with self._sender():
+                self._batch.extend(views)
+                self._move()
+                await self._until(lambda: not self._batch)
         finally:
-            self._batch.clear()
             for view in views:
                 view.release()
-            if self._closing and not self._queue:
-                self._close_now()
         return total
 
     async def send_file(self, fd: int, count: int | None = None) -> int:
@@ -157,37 +194,23 @@ class WriteStream:
         Raises:
             ClosedError: The stream was closed.
             StreamBrokenError: The child closed its end before it had everything.
+            StreamBusyError: A batch, or another file, is being sent.
             OSError: The file cannot be read.
         """
-        self._check_open()
-        await self._until(self._push)
-        total, by_kernel = 0, True
-
-        def step() -> bool:
-            nonlocal total, by_kernel
-            for _ in range(_WRITES_AT_ONCE):
-                if not self._push():
-                    return False
-                left = _FILE_BYTES_AT_ONCE if count is None else count - total
-                if self._fd < 0 or not left:
-                    return True
-                try:
-                    moved = self._send(fd, left) if by_kernel else self._copy(fd, left)
-                except OSError as error:
-                    if not by_kernel or error.errno not in _NOT_THIS_WAY:
-                        raise
-                    by_kernel = False
-                    continue
-                if not moved:
-                    return moved == 0
-                total += moved
-            return False
-
-        await self._until(step)
-        return total
+        async with self._sender():
+            file = self._file = _File(fd, count)
+            self._move()
+            await self._until(lambda: self._file is None and not self._batch)
+        if file.error is not None:
+            raise file.error
+        return file.sent
 
     def acquire_nowait(self) -> PooledBuffer:
-        """Return a buffer of the I/O pool to fill and to give to ``batch_write``; the caller releases it."""
+        """Return a buffer of the I/O pool to fill and to give to ``batch_write``; the caller releases it.
+
+        Raises:
+            PoolExhaustedError: All are out.
+        """
         return self._pool().acquire_nowait()
 
     # --- what its process says --------------------------------------------------------------------------------------
@@ -197,27 +220,30 @@ class WriteStream:
 
         Raises:
             ClosedError: The stream was closed.
+            StreamBusyError: Something is still being sent.
         """
         self._check_open()
-        self._turnstile.check_free()
+        if not self._idle():
+            raise StreamBusyError("standard input is still being written to; await its flush() first")
         fd, self._pipes.stdin_fd = self._fd, -1
         self._reactor.forget(fd)
         self._closing = True
-        self._closed.set()
+        self._wake()
         return fd
 
-    def abort(self) -> None:
-        """Close at once, whatever waits to be written."""
-        self._closing = True
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._close_now()
+    def child_has_gone(self) -> None:
+        """Take no more, and tell whoever waits: nobody reads any longer."""
+        if self._fd >= 0:
+            self._break()
 
     # --- underneath ----------------------------------------------------------------------------------------------------
 
     @property
     def _fd(self) -> int:
         return self._pipes.stdin_fd
+
+    def _idle(self) -> bool:
+        return not (self._batch or self._file or self._queue)
 
     def _check_open(self) -> None:
         self._check_whole()
@@ -228,44 +254,117 @@ class WriteStream:
         if self._broken is not None:
             raise StreamBrokenError(errno.EPIPE, self._broken, self.sent_bytes)
 
-    async def _until(self, step: Callable[[], bool]) -> None:
-        await self._turnstile.until(step)
+    @contextlib.asynccontextmanager
+    async def _sender(self) -> AsyncIterator[None]:
+        self._check_open()
+        if self._sending:
+            raise StreamBusyError("another coroutine sends a batch or a file now; let it finish, or use a lock")
+        self._sending = True
+        try:
+            await self._until(self._idle)
+            self._check_open()
+            yield
+        finally:
+            self._sending = False
+            self._batch.clear()
+            self._file = None
+            self._go_on()
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait until ``done``, or until the pipe is closed."""
+        self._turns -= 1
+        if self._turns <= 0:  # the loop's other work gets its turn though the pipe always has room
+            self._turns = TURNS_AT_ONCE
+            await asyncio.sleep(0)
+        if self._fd >= 0 and not done():
+            self._turns = TURNS_AT_ONCE
+            await self._wait(done)
         self._check_whole()
 
-    def _push(self) -> bool:
-        """Write what the pipe takes; return whether all is written, or the pipe is closed."""
-        for _ in range(_WRITES_AT_ONCE):
-            source = self._batch or self._queue
-            if not source or self._fd < 0:
+    async def _wait(self, done: Callable[[], bool]) -> None:
+        waiter = (done, self._reactor.loop.create_future())
+        self._waiters.append(waiter)
+        self._go_on()
+        try:
+            await waiter[1]
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiters):
+            if self._fd < 0 or waiter[0]():
+                self._waiters.remove(waiter)
+                if not waiter[1].done():
+                    waiter[1].set_result(None)
+
+    def _go_on(self) -> None:
+        """See to it that the rest goes too, and that what was closed is closed when all of it is gone."""
+        if self._fd < 0:
+            return
+        if not self._idle():
+            this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
+            self._reactor.arm(self._fd, WRITE, lambda: _pump(this))
+        elif self._closing:
+            self._close_now()
+
+    def _move(self) -> None:
+        """Write what the pipe takes now."""
+        for _ in range(TURNS_AT_ONCE):
+            if self._fd < 0 or not self._move_next():
+                return
+
+    def _move_next(self) -> bool:
+        """Write some of what is to go next; return whether something went."""
+        if self._batch:
+            return self._move_pieces(self._batch)
+        if self._file is not None:
+            return self._move_file(self._file)
+        return self._move_pieces(self._queue)
+
+    def _move_pieces(self, source: deque[memoryview]) -> bool:
+        if not source:
+            return False
+        taken = self._writev([source[place] for place in range(min(len(source), _PIECES_AT_ONCE))])
+        if taken is None:
+            return False
+        if source is self._queue:
+            self._queued_bytes -= taken
+        while taken:
+            if taken < source[0].nbytes:
+                source[0] = source[0][taken:]
                 break
-            pieces = [source[place] for place in range(min(len(source), _PIECES_AT_ONCE))]
-            taken = self._writev(pieces)
-            if taken is None:
-                return False
-            if source is self._queue:
-                self._queued_bytes -= taken
-            while taken:
-                if taken < source[0].nbytes:
-                    source[0] = source[0][taken:]
-                    break
-                taken -= source.popleft().nbytes
-        return self._fd < 0 or not (self._batch or self._queue)
+            taken -= source.popleft().nbytes
+        return True
+
+    def _move_file(self, file: _File) -> bool:
+        try:
+            count = file.next_bytes()
+            if not count:
+                self._file = None
+                return True
+            if file.by_kernel:
+                moved = self._moved(lambda: os.sendfile(self._fd, file.fd, None, count))
+                if moved is None:
+                    return False
+            else:
+                data = os.read(file.fd, min(count, self._file_bytes))
+                moved = len(data)
+                if data:
+                    self._batch.append(memoryview(data))  # goes at the next turn, before more of the file
+            file.moved(moved)
+        except OSError as error:
+            if file.by_kernel and error.errno in _NOT_THIS_WAY:
+                file.by_kernel = False
+            else:
+                file.error, self._file = error, None
+        return True
 
     def _writev(self, pieces: list[memoryview]) -> int | None:
-        """Return how many bytes the pipe took; ``None`` where it has no room, or is broken."""
         return self._moved(lambda: os.writev(self._fd, pieces))
 
-    def _send(self, fd: int, count: int) -> int | None:
-        return self._moved(lambda: os.sendfile(self._fd, fd, None, count))
-
-    def _copy(self, fd: int, count: int) -> int | None:
-        data = os.read(fd, min(count, self._file_bytes))
-        taken = self._writev([memoryview(data)]) or 0
-        if taken < len(data):
-            self._queue.append(memoryview(data[taken:]))
-        return len(data)
-
     def _moved(self, call: Callable[[], int]) -> int | None:
+        """Return how many bytes the pipe took; ``None`` where it has no room, or is broken."""
         try:
             if signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL:  # Python ignores it at start, but a program may not
                 with linux.sigpipe_blocked():
@@ -275,30 +374,34 @@ class WriteStream:
         except BlockingIOError:
             return None
         except BrokenPipeError:
-            self._broken = "the child closed its standard input, or ended, before it had everything"
-            self.abort()
+            self._break()
             return None
         self.sent_bytes += moved
         return moved
 
-    def _flush_later(self) -> None:
-        if self._queue and self._fd >= 0:
-            self._reactor.arm(self._fd, WRITE, self._flush)
-
-    def _flush(self) -> None:
-        self._turnstile.nudge()
-        if not self._push():
-            self._flush_later()
-        elif self._closing:
-            self._close_now()
+    def _break(self) -> None:
+        self._broken = "the child closed its standard input, or ended, before it had everything"
+        self._queue.clear()
+        self._batch.clear()
+        self._file = None
+        self._queued_bytes = 0
+        self._close_now()
 
     def _close_now(self) -> None:
         if self._fd >= 0:
             fd, self._pipes.stdin_fd = self._fd, -1
             self._reactor.forget(fd)
             linux.close_now(fd)
-        self._closed.set()
-        self._turnstile.nudge()
+        self._closing = True
+        self._wake()
+
+
+def _pump(stream: weakref.ref[WriteStream]) -> None:
+    this = stream()
+    if this is not None:
+        this._move()
+        this._wake()
+        this._go_on()
 
 
 def _view(data: Bytes) -> memoryview:
