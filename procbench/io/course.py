@@ -276,6 +276,7 @@ class Course:
             cut or (unfinished and not (out is None and err is None)),
             out.over_cap() if out is not None else None,
             err.over_cap() if err is not None else None,
+            (out and out.tee_error) or (err and err.tee_error) or None,
             feed.sent_bytes if feed is not None else 0,
             feed.error if feed is not None else None,
             feed.transport if feed is not None else self.pipes.transport,

@@ -71,6 +71,11 @@ class Intake:
         return OverCap(keep.overflow, keep.gap_at, keep.take_file(), keep.error)
 
     @property
+    def tee_error(self) -> str | None:
+        """Why no more copies go; ``None`` if they do."""
+        return self.keep.tee_error if self.keep is not None else None
+
+    @property
     def must_end(self) -> bool:
         """Whether the child is to be ended because it wrote too much."""
         return self.keep is not None and self.keep.overflowed and self.keep.overflow == "kill"

@@ -49,6 +49,7 @@ class RunResult:
             signal, or still held open by a descendant.
         stdout_over: What became of standard output over the cap; ``None`` if it stayed below.
         stderr_over: The same of standard error.
+        tee_error: Why a copy of its output ended early; ``None`` if none did.
         stdin_bytes: How much of the input the pipe took.
         stdin_error: ``EPIPE`` if the child closed its standard input before it had everything, ``ENODATA`` if a file that
             was sent became shorter.
@@ -90,6 +91,7 @@ class RunResult:
     truncated: bool
     stdout_over: OverCap | None
     stderr_over: OverCap | None
+    tee_error: str | None
     stdin_bytes: int
     stdin_error: str | None
     transport: str | None

@@ -105,6 +105,7 @@ class TaskResult(RunResult):
             truncated=False,
             stdout_over=None,
             stderr_over=None,
+            tee_error=None,
             stdin_bytes=0,
             stdin_error=None,
             transport=None,
