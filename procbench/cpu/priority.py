@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from procbench.cpu.change import Change, Failures, InForce, Managed, restore
+from procbench.cpu.change import Change, InForce
 from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
 from procbench.cpu.processes import ProcessGuard, ProcessId, is_there
 from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_current_thread, read
+from procbench.cpu.undo import Failures, Managed, restore
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 __all__ = [
