@@ -27,7 +27,7 @@ import time
 import weakref
 from typing import Final, NamedTuple
 
-from procbench.cpu.processes import PROC, ProcessId, is_there
+from procbench.cpu.processes import PROC, ProcessId, is_there, stat_fields
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 PERIOD_S: Final = 0.08
@@ -65,10 +65,9 @@ def descendants(pid: int) -> frozenset[int]:
 def _stat_of(pid: int) -> list[bytes]:
     """Return the fields behind the command's name; none when the process is gone; raise OSError when it cannot be told."""
     try:
-        text = (PROC / str(pid) / "stat").read_bytes()
+        return stat_fields(PROC / str(pid))
     except _NOT_THERE:
         return []
-    return text[text.rindex(b")") + 2 :].split()
 
 
 def cpu_time_s(pids: frozenset[int]) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from procbench.cpu.processes import stat_fields
+
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.02
 
@@ -42,11 +44,9 @@ def all_processes() -> Iterator[ProcessState]:
         if not entry.name.isdigit():
             continue
         try:
-            stat = (entry / "stat").read_bytes()
+            state, parent, group = stat_fields(entry)[:3]
         except OSError:
             continue
-        # A program may be called "x) R 1 1 (y": only the last parenthesis ends its name, proc_pid_stat(5).
-        state, parent, group = stat[stat.rindex(b")") + 2 :].split(None, 3)[:3]
         yield ProcessState(int(entry.name), state in (b"Z", b"X"), int(parent), int(group))
 
 
