@@ -407,10 +407,8 @@ class _Watch:
         self.reaped = True
         if linux.wait4_now(pid, runner.status_address, os.WNOHANG, runner.usage_address) == pid:
             self._returncode = os.waitstatus_to_exitcode(runner.status.value)
-            if (
-                oom_kills and self._phase is None
-            ):  # otherwise the SIGKILL may be ours, and the other kill a descendant's
-                self._limit_hit = limit_hit(self._returncode, oom_kills)
+            if self._returncode < 0 and self._phase is None:  # otherwise the signal may be ours
+                self._limit_hit = limit_hit(self._returncode, runner.usage, oom_kills)
         else:
             ctypes.memset(runner.usage_address, 0, ctypes.sizeof(runner.usage))
 
