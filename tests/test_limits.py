@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from procbench import linux
-from procbench.cpu import subgroups
+from procbench.cpu import cpu_limit, memory_limit, subgroups
 from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
 from procbench.cpu.guardian import Guardian
@@ -215,22 +215,31 @@ def test_a_guardian_lets_go_of_the_very_process_that_was_noted(tmp_path: Path) -
     """C06: what stands in the guardian's file goes on, whatever it is called; a later process with its number does not."""
     odd = tmp_path / ") T 1 (\n7) x"
     shutil.copy("/bin/sleep", odd)
-    with running(str(odd), "90") as named, running() as group, running() as alone, running() as later:
+    with (
+        running(str(odd), "90") as named,
+        running() as group,
+        running() as alone,
+        running() as later,
+        running() as let_go,
+    ):
         guardian = Guardian()
         guardian.open()
         wait_until(lambda: b"T 1" in Path(f"/proc/{named.pid}/stat").read_bytes(), "that it has its name")
         struck_out = guardian.note(*identify(later.pid))
+        last = guardian.note(*identify(let_go.pid))
         for child in (named, alone):
             guardian.note(*identify(child.pid))
         guardian.note(-group.pid, identify(group.pid).started_ticks)
         guardian.note(2**22 + 1, 1)  # nobody has that number
         guardian.strike_out(struck_out)
         assert guardian.note(later.pid, identify(later.pid).started_ticks - 1) == struck_out
-        for child in (named, group, alone, later):
+        guardian.strike_out(last)
+        for child in (named, group, alone, later, let_go):
             child.send_signal(signal.SIGSTOP)
             wait_until(lambda: state_of(child.pid) == "T")  # noqa: B023 - called here
         guardian.close()  # the shell reads the file at the pipe's end, or when it is told to
-        assert [state_of(child.pid) for child in (named, group, alone, later)] == ["S", "S", "S", "T"]
+        assert "T" not in {state_of(child.pid) for child in (named, group, alone)}
+        assert [state_of(child.pid) for child in (later, let_go)] == ["T", "T"]
 
 
 def test_a_guardian_that_is_gone_or_never_came_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,6 +441,47 @@ def test_what_is_added_while_it_is_closed_does_not_stay_limited(kind: str) -> No
             assert groups_left() == []
         assert limits_of() == before
         wait_until(lambda: {state_of(child.pid) for child in children} == {"S"}, "that nobody is stopped")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("cpu by cgroup", marks=with_cpu_groups),
+        "cpu by duty cycle",
+        pytest.param("memory by cgroup", marks=with_memory_groups),
+        "memory by rlimit",
+    ],
+)
+def test_a_limiter_that_is_closed_in_the_midst_of_an_add_lifts_that_limit(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """C10: a process that was just limited when another thread closed the limiter is let go, and the add is refused."""
+    by_cgroup = kind.endswith("cgroup")
+    cpu, memory = CpuLimiter(0.02, by_cgroup=by_cgroup), MemoryLimiter(by_cgroup=by_cgroup)
+    limiter = cpu if kind.startswith("cpu") else memory
+    where, name = {
+        "cpu by cgroup": (cpu_limit, "_used_s"),
+        "cpu by duty cycle": (cpu_limit, "identify"),
+        "memory by cgroup": (memory_limit, "protect_parent_from_oom"),
+        "memory by rlimit": (memory_limit, "protect_parent_from_oom"),
+    }[kind]
+    real = getattr(where, name)
+
+    def closing_first(*args: object) -> object:
+        other = threading.Thread(target=limiter.close)
+        other.start()
+        other.join()
+        return real(*args)
+
+    with running() as child, contextlib.closing(cpu), contextlib.closing(memory):
+        before = resource.prlimit(child.pid, resource.RLIMIT_AS)
+        monkeypatch.setattr(where, name, closing_first)
+        with pytest.raises(ClosedError):
+            _ = cpu.add(child.pid) if limiter is cpu else memory.add(child.pid, 1 << 30)
+        assert resource.prlimit(child.pid, resource.RLIMIT_AS) == before
+        assert groups_left() == []
+        assert not cpu._placed
+        assert not memory._bounded
 
 
 def test_a_cycler_that_is_collected_in_its_own_thread_leaves_nothing_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
