@@ -197,6 +197,16 @@ class SpawnLimitError(SpawnError, BlockingIOError):
     """The system has no process or descriptor left at the moment (EAGAIN, EMFILE, ENFILE, ENOMEM); later may work."""
 
 
+class LimitRefusedError(SpawnError):
+    """A child had begun and could not be kept to its limits, so it was ended again; it may have done something already.
+
+    Most often a set-user-id program, or one with capabilities of its own, which an ordinary user may not limit.
+    """
+
+    def __str__(self) -> str:
+        return f"cannot limit {self.program!r}: {self.strerror} (stage {self.stage}, {_errno.errorcode.get(self.errno or 0)})"
+
+
 class CommandFailedError(ProcbenchError, subprocess.CalledProcessError):
     """A command ended with another status than 0 and the caller asked to check."""
 

@@ -17,10 +17,11 @@ import errno
 import itertools
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.cgroups import group_version, own_group, text_in
+from procbench.cpu.cgroups import group_version, own_group, paths_in, text_in
 from procbench.cpu.duty import descendants
 from procbench.cpu.processes import PROC
 from procbench.errors import ProcessGoneError
@@ -38,15 +39,6 @@ def _words_in(path: Path) -> list[str]:
     return (text_in(path) or "").split()
 
 
-def _place_of(pid: int | str, controller: str, version: int) -> str | None:
-    """Return the line of ``/proc/<pid>/cgroup`` that says where a process is."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        names = line.split(":", 2)[1]
-        if controller in names.split(",") if version == 1 else not names:
-            return line
-    return None
-
-
 class Subgroups:
     """Groups for one controller, each for one process and what it starts. Any thread may call it.
 
@@ -58,10 +50,11 @@ class Subgroups:
         self.controller = controller
         self._own: Path | None = None
         self._version = 1
-        self._line: str | None = None
+        self._path: str | None = None  # inside the hierarchy, as the kernel says it
         self._probed = self._closed = False
         self._free: list[Path] = []
         self._made: set[Path] = set()
+        self._held: deque[Path] = deque()  # released, and could not be emptied
         self._lock = threading.RLock()  # a garbage collection may close in the midst of a call
 
     @property
@@ -84,9 +77,13 @@ class Subgroups:
         if self._version == 2 and self.controller not in _words_in(self._own / "cgroup.subtree_control"):
             self._own = None
             return
-        self._line = _place_of("self", self.controller, self._version)
+        self._path = self._path_of("self")
         self._sweep(self._own)
         self._free.append(self._make())
+
+    def _path_of(self, pid: int | str) -> str | None:
+        paths = paths_in((PROC / str(pid) / "cgroup").read_text())
+        return paths.get(self.controller if self._version == 1 else "")
 
     def _sweep(self, own: Path) -> None:
         """Remove the empty groups of runs that were killed; one that still holds a process cannot be removed."""
@@ -126,11 +123,12 @@ class Subgroups:
         """
         if self.mechanism is None or self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
+        self._release_held()
         try:
-            line = _place_of(pid, self.controller, self._version)
+            path = self._path_of(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
-        if line != self._line:
+        if path is None or path != self._path:
             raise OSError(errno.EXDEV, f"process {pid} is in another cgroup than this one; it is left there")
         with self._lock:
             if self._closed:
@@ -161,9 +159,22 @@ class Subgroups:
     def release(self, folder: Path) -> None:
         """Move what still lives in a group back to where it came from, also after ``close``; the group is free then, or gone.
 
-        Raises:
-            OSError: The kernel, or want of a descriptor, does not let it be read or written.
+        Where the kernel, or want of a descriptor, does not let it, the next ``place`` and ``close`` try again, and what is
+        in it stays limited until then. Raises nothing.
         """
+        try:
+            self._put_back(folder)
+        except FileNotFoundError:
+            pass  # it has been removed already
+        except OSError:
+            self._held.append(folder)
+
+    def _release_held(self) -> None:
+        for _ in range(len(self._held)):
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                self.release(self._held.popleft())
+
+    def _put_back(self, folder: Path) -> None:
         if self._own is None:
             return
         for _ in range(_TRIES):  # a process may fork while it is moved
@@ -174,7 +185,7 @@ class Subgroups:
                 with contextlib.suppress(ProcessLookupError):
                     (self._own / "cgroup.procs").write_text(pid)
         else:
-            return  # a fork bomb: the group stays until it can be removed
+            raise OSError(errno.EBUSY, f"{folder} is filled faster than it can be emptied")  # a fork bomb
         with self._lock:
             if self._closed or self.controller == "memory":
                 self._remove(folder)
@@ -191,6 +202,8 @@ class Subgroups:
         with self._lock:
             self._closed = self._probed = True
             self._free.clear()
+        self._release_held()
+        with self._lock:
             for folder in tuple(self._made):
                 self._remove(folder)
 

@@ -225,9 +225,8 @@ class Course:
         oom_kills = 0 if limiter is None else limiter.ends(pid)
         self.reaped = True
         self.returncode = self._starter.reaper.reap(pid)
-        # After a stop the SIGKILL may be ours, and the kernel's may have hit a descendant.
-        if oom_kills and self.phase is None and self.returncode is not None:
-            self.limit_hit = limit_hit(self.returncode, oom_kills)
+        if self.returncode is not None and self.returncode < 0 and self.phase is None:  # otherwise the signal may be ours
+            self.limit_hit = limit_hit(self.returncode, self._starter.reaper.usage, oom_kills)
         self.survivors = self.contained.release()
 
     def close(self) -> None:

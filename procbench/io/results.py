@@ -76,10 +76,13 @@ class RunResult:
         stop_phase: How far ending it had to go: ``terminate`` (SIGTERM and SIGCONT were enough), ``kill``, or ``abandoned``
             (it did not even die of SIGKILL); ``None`` when it ended by itself.
         pipe_held_by_descendant: Whether a descendant still held its pipe when the drain's grace was over.
+        limit_hit: ``output`` if it was ended because it wrote more than ``max_output_bytes``; otherwise which limit the kernel ended
+            it at: ``memory`` if it asked for more than ``memory_limit_bytes``, ``cpu`` if it used up RLIMIT_CPU (SIGXCPU;
+            SIGKILL at the hard limit that this process has too), ``file size`` if it wrote beyond RLIMIT_FSIZE (SIGXFSZ).
+            ``None`` if it was not so, or cannot be told: because it was being ended already, because it caught the signal, or
+            because without a cgroup a program is refused memory and ends in its own way.
         containment: How what it started was held together: ``group``, ``subreaper`` or ``cgroup``.
         survivors: Process ids of what it left behind and was seen to live on, when it was reaped.
-        limit_hit: ``output`` if it was ended because it wrote more than ``max_output_bytes``; ``memory`` if the kernel ended it because it asked for more than ``memory_limit_bytes``; ``None`` if it did
-            not, or cannot say: without a cgroup a program is refused the memory and ends in its own way.
     """
 
     args: Sequence[Argument]

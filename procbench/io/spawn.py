@@ -239,8 +239,8 @@ _WITHOUT_FDS: Final = {
 
 
 def end_at_once(pid: int) -> None:
-    """Kill and reap a child that nobody has begun to look after."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+    """Kill and reap a child that nobody has begun to look after; one that took another user's id in full cannot be killed."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
