@@ -112,6 +112,30 @@ class MappingSealedError(MappingError, PermissionError):
     """The mapping is sealed or read-only; nothing can be written to it."""
 
 
+class DescriptorError(ProcbenchError):
+    """Above what a descriptor budget or manager refuses."""
+
+
+class DescriptorsSpentError(DescriptorError, OSError):
+    """No descriptor is left for it (EMFILE, ENFILE), and the caller would not, or no longer, wait; nothing was opened."""
+
+
+class PermitReleaseError(DescriptorError, RuntimeError):
+    """More permits were given back than are out, so that somebody counts wrongly; nothing was changed."""
+
+
+class StaleDescriptorError(DescriptorError, ValueError):
+    """The handle was closed; its number may be somebody else's by now, so the kernel was told nothing."""
+
+
+class DescriptorsInUseError(DescriptorError, RuntimeError):
+    """Handles of the manager are out; close them before it."""
+
+
+class DescriptorUsageWarning(UserWarning):
+    """Most of the descriptors that this process may have are in use; soon its children wait for one another's."""
+
+
 class ProcessGoneError(ProcbenchError, ProcessLookupError):
     """The process has ended, or there never was one with that number; nothing was done to whoever has it now (ESRCH)."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import threading
 import time
 import warnings
@@ -22,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from procbench import linux
 from procbench.errors import DescriptorsSpentError, DescriptorUsageWarning, PermitReleaseError
+from procbench.io.fd_limit import count_open, count_without_proc, soft_limit
 from procbench.memory import checks
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ RESERVE: Final = 16
 
 _WARN_SHARE, _CALM_SHARE = 0.8, 0.6
 _LOOK_EVERY_S: Final = 0.01  # asking the kernel for its limit costs more than a permit does
-_UNLIMITED: Final = 1 << 30  # more than fs.nr_open can be set to
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class DescriptorBudget:
         self._calm = True
         if limit is None:
             limit = soft_limit()
-            self._others = _count_without_proc(limit) if (count := count_open()) is None else count
+            self._others = count_without_proc(limit) if (count := count_open()) is None else count
         else:
             checks.whole("limit", limit, 1)
         self._fit(limit)
@@ -188,7 +186,7 @@ class DescriptorBudget:
             if taken > self._capacity or self._waiters:
                 return False
             self._in_use = taken
-            if taken > self._peak:
+            if taken > self._peak:  # noqa: PLR1730 - max is a call
                 self._peak = taken
         if taken > self._warn_above and self._calm:
             self._warn(count)
@@ -308,8 +306,7 @@ class DescriptorBudget:
                 else:
                     self._in_use = taken
                     waiter.served = True
-                    if taken > self._peak:
-                        self._peak = taken
+                    self._peak = max(self._peak, taken)
                 with contextlib.suppress(RuntimeError):  # woken before, or its loop is closed and nobody waits there
                     waiter.wake()
                 self._waiters.popleft()
@@ -378,26 +375,6 @@ os.register_at_fork(after_in_child=_shared.clear)
 def shared_budget() -> DescriptorBudget:
     """Return the budget of this process, made when it is first asked for; a forked child has one of its own."""
     return _shared.get("budget") or _shared.setdefault("budget", DescriptorBudget())  # of two made at a time one stays
-
-
-def soft_limit() -> int:
-    """Return how many descriptors the kernel lets this process have, as set now."""
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
-
-
-def count_open() -> int | None:
-    """Return how many descriptors this process has; ``None`` where /proc is not there, or no descriptor to read it with."""
-    try:
-        with os.scandir("/proc/self/fd") as entries:
-            return sum(1 for _ in entries) - 1  # the listing's own
-    except OSError:
-        return None
-
-
-def _count_without_proc(limit: int) -> int:
-    """Return how many of the lowest numbers are open; the kernel gives the lowest that is free."""
-    return sum(linux.is_open(fd) for fd in range(min(limit, 1024)))
 
 
 def _settle(woken: asyncio.Future[None]) -> None:
