@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: place_among_slow(item.nodeid))
 
 
+def pytest_collection_finish() -> None:
+    """Let no collection look at what the imports made, again and again: it stays, and a test's own garbage is little."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Hand out what takes long test by test, and all else file by file, because a file's tests share what they set up.
