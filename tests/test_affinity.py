@@ -661,7 +661,6 @@ def test_what_it_had_has_gone_off_meanwhile() -> None:
 
 
 @needs_two
-@pytest.mark.slow
 def test_ten_thousand_rebalances(touched: list[int]) -> None:
     """10,000 rebalances over processes that come and go: no error, no foreign process set, no descriptor more."""
     chance = random.Random(4)

@@ -324,7 +324,6 @@ def test_an_interrupted_wait_leaves_the_line(pool: BufferPool) -> None:
     assert pool.statistics().available == 2
 
 
-@pytest.mark.slow
 def test_a_million_acquisitions_by_eight_threads(shaken: None) -> None:
     """B04, B06: 1,000,000 acquisitions, threads changing places each microsecond: none lost, none lent twice."""
     pool = BufferPool(8, 4)

@@ -582,7 +582,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-@pytest.mark.slow
 def test_twenty_thousand_commands_of_every_kind() -> None:
     """Q06, Q03: 20,000 commands, 1 % of each fault: each ends once, nothing is left, and memory does not grow."""
     per_half, chunk = 10_000, 500
