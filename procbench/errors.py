@@ -72,30 +72,6 @@ class BufferInUseError(BufferPoolError, BufferError):
     """A view of the buffer, or a slice of one, is still alive; drop it before the memory can go to somebody else."""
 
 
-class DescriptorError(ProcbenchError):
-    """Above what a descriptor budget or manager refuses."""
-
-
-class DescriptorsSpentError(DescriptorError, OSError):
-    """No descriptor is left for it (EMFILE, ENFILE), and the caller would not, or no longer, wait; nothing was opened."""
-
-
-class PermitReleaseError(DescriptorError, RuntimeError):
-    """More permits were given back than are out, so that somebody counts wrongly; nothing was changed."""
-
-
-class StaleDescriptorError(DescriptorError, ValueError):
-    """The handle was closed; its number may be somebody else's by now, so the kernel was told nothing."""
-
-
-class DescriptorsInUseError(DescriptorError, RuntimeError):
-    """Handles of the manager are out; close them before it."""
-
-
-class DescriptorUsageWarning(UserWarning):
-    """Most of the descriptors that this process may have are in use; soon its children wait for one another's."""
-
-
 class MappingError(ProcbenchError, OSError):
     """The kernel refused a memory mapping; ``errno`` says why."""
 
@@ -172,7 +148,9 @@ class LineTooLongError(ProcbenchError, ValueError):
     """
 
     def __init__(self, limit_bytes: int, partial: bytes) -> None:
-        super().__init__(f"no end of the line in the first {limit_bytes} bytes; it stays unread: raise limit_bytes, or read(n)")
+        super().__init__(
+            f"no end of the line in the first {limit_bytes} bytes; it stays unread: raise limit_bytes, or read(n)"
+        )
         self.limit_bytes = limit_bytes
         self.partial = partial
 

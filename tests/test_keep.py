@@ -121,7 +121,12 @@ def test_a_gigabyte_through_a_small_cap_takes_little_memory(overflow: str):
 def test_a_child_that_floods_is_killed_where_that_was_asked():
     """L13: with ``kill`` a child that writes more than the cap is ended, and the result says why."""
     result = procbench.run(["yes"], stdout=subprocess.PIPE, max_output_bytes=100_000, overflow="kill", timeout=60)
-    assert (result.limit_hit, result.stop_phase, result.timed_out, result.cancelled) == ("output", "terminate", False, False)
+    assert (result.limit_hit, result.stop_phase, result.timed_out, result.cancelled) == (
+        "output",
+        "terminate",
+        False,
+        False,
+    )
     assert result.stdout == b"y\n" * 50_000
     assert result.signal == "SIGTERM"
 

@@ -18,10 +18,10 @@ import pytest
 
 from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
-from procbench.io.results import RunResult
 from procbench.io.course import Limits
-from procbench.io.runner import ChildRunner
 from procbench.io.pipes import Pipes
+from procbench.io.results import RunResult
+from procbench.io.runner import ChildRunner
 from tests.waiting import long_sleep, processes_with, run_python, wait_until
 
 NULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT

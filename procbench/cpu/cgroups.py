@@ -40,7 +40,8 @@ def own_group(controller: str, root: Path = SYSTEM_ROOT) -> Path | None:
     there is not looked at.
 
     Args:
-        controller: The kernel's name: ``cpu``, ``memory``, ``cpuset``, ``freezer`` (version 1 only), ...
+        controller: The kernel's name: ``cpu``, ``memory``, ``cpuset``, ``freezer`` (version 1 only), ...; empty for the group
+            of version 2, whatever controllers it has.
         root: Where ``proc`` and ``sys`` are found.
     """
     paths = paths_in(text_in(root / "proc/self/cgroup") or "")
@@ -50,7 +51,8 @@ def own_group(controller: str, root: Path = SYSTEM_ROOT) -> Path | None:
         if inside is None:
             continue
         group = mount.point.joinpath(*inside.parts)
-        if group.is_dir() and (mount.version == 1 or controller in group_controllers(group)):
+        named = not controller or controller in group_controllers(group)
+        if group.is_dir() and (mount.version == 1 or named):
             return group
     return None
 

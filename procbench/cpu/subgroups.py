@@ -30,6 +30,7 @@ _PROBE_FILES: Final = {("cpu", 1): "cpu.cfs_quota_us", ("cpu", 2): "cpu.max"} | 
     ("memory", 1): "memory.limit_in_bytes",
     ("memory", 2): "memory.max",
 }
+_ALWAYS_THERE: Final = "cgroup.procs"
 _TRIES: Final = 5
 
 _numbers = itertools.count(1)
@@ -43,7 +44,8 @@ class Subgroups:
     """Groups for one controller, each for one process and what it starts. Any thread may call it.
 
     Args:
-        controller: ``cpu`` or ``memory``.
+        controller: ``cpu`` or ``memory``, for limits. To hold processes together, any of version 1, or empty for version 2, whose
+            groups need none.
     """
 
     def __init__(self, controller: str) -> None:
@@ -69,12 +71,45 @@ class Subgroups:
                     self._own = None
             return None if self._own is None or self._closed else f"cgroup v{self._version}"
 
+    @property
+    def version(self) -> int:
+        """Version of the hierarchy, 1 or 2."""
+        return self._version
+
+    @property
+    def own(self) -> Path:
+        """Folder of the group that this process is in.
+
+        Raises:
+            OSError: No group can be made there.
+        """
+        if self.mechanism is None or self._own is None:
+            raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
+        return self._own
+
+    def take(self) -> Path:
+        """Return an empty group's folder, to be filled by the caller and released as all others.
+
+        Raises:
+            OSError: There is no group to be had.
+        """
+        self.own  # noqa: B018 - raises where there is none
+        self._release_held()
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.EOPNOTSUPP, f"the {self.controller} cgroups were removed")
+            return self._free.pop() if self._free else self._make()
+
     def _probe(self) -> None:
         self._own = own_group(self.controller)
         if self._own is None:
             return
         self._version = group_version(self._own)
-        if self._version == 2 and self.controller not in _words_in(self._own / "cgroup.subtree_control"):
+        if (
+            self._version == 2
+            and self.controller
+            and self.controller not in _words_in(self._own / "cgroup.subtree_control")
+        ):
             self._own = None
             return
         self._path = self._path_of("self")
@@ -87,7 +122,7 @@ class Subgroups:
 
     def _sweep(self, own: Path) -> None:
         """Remove the empty groups of runs that were killed; one that still holds a process cannot be removed."""
-        for folder in own.glob(f"procbench-*-{self.controller}-*"):
+        for folder in own.glob(f"procbench-*-{self.controller or 'all'}-*"):
             owner = folder.name.split("-")[1]
             if owner.isdigit() and not (PROC / owner).exists():
                 with contextlib.suppress(OSError):
@@ -97,11 +132,11 @@ class Subgroups:
         if self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup is to be seen here")
         for number in _numbers:
-            folder = self._own / f"procbench-{os.getpid()}-{self.controller}-{number}"
+            folder = self._own / f"procbench-{os.getpid()}-{self.controller or 'all'}-{number}"
             with contextlib.suppress(FileExistsError):  # of a run that was killed and had this pid
                 folder.mkdir()
                 break
-        if not os.access(folder / _PROBE_FILES[self.controller, self._version], os.W_OK):
+        if not os.access(folder / _PROBE_FILES.get((self.controller, self._version), _ALWAYS_THERE), os.W_OK):
             folder.rmdir()
             raise PermissionError(errno.EACCES, f"{folder} cannot be written")
         self._made.add(folder)
@@ -121,19 +156,14 @@ class Subgroups:
             ProcessGoneError: It has ended.
             OSError: There is no group to be had, a value was refused, or the process is somewhere else.
         """
-        if self.mechanism is None or self._own is None:
-            raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
-        self._release_held()
+        self.own  # noqa: B018 - raises where there is none
         try:
             path = self._path_of(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
         if path is None or path != self._path:
             raise OSError(errno.EXDEV, f"process {pid} is in another cgroup than this one; it is left there")
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EOPNOTSUPP, f"the {self.controller} cgroups were removed")
-            folder = self._free.pop() if self._free else self._make()
+        folder = self.take()
         try:
             _write(folder, optional[0], needed=False)
             _write(folder, values, needed=True)

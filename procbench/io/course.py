@@ -225,7 +225,9 @@ class Course:
         oom_kills = 0 if limiter is None else limiter.ends(pid)
         self.reaped = True
         self.returncode = self._starter.reaper.reap(pid)
-        if self.returncode is not None and self.returncode < 0 and self.phase is None:  # otherwise the signal may be ours
+        if (
+            self.returncode is not None and self.returncode < 0 and self.phase is None
+        ):  # otherwise the signal may be ours
             self.limit_hit = limit_hit(self.returncode, self._starter.reaper.usage, oom_kills)
         self.survivors = self.contained.release()
 

@@ -29,9 +29,9 @@ from procbench.io.arguments import Stream
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
 from procbench.io.containment import ContainmentLevel
-from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S, Course, Limits
-from procbench.io.io_pools import IO_POOLS, BufferSizes, IoPool, default_io_pool
+from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S, Course
 from procbench.io.intake import Intake
+from procbench.io.io_pools import IO_POOLS, BufferSizes, IoPool, default_io_pool
 from procbench.io.keep import Overflow, Tee, keeper
 from procbench.io.pipes import Data
 from procbench.io.reactor import Reactor

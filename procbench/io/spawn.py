@@ -77,6 +77,7 @@ def spawn(
     new_group: bool = True,
     spare: Spare | None = None,
     cloner: Cloner | None = None,
+    mark: bytes | None = None,
 ) -> Child:
     """Start ``argv`` and return at once after its exec succeeded.
 
@@ -95,6 +96,7 @@ def spawn(
         spare: A descriptor held in reserve, for who spawns often; otherwise one is opened and closed for this call.
         cloner: What starts children faster, for a thread that starts many. Used where the child needs nothing else than
             its three streams; not used by several threads at a time.
+        mark: One more variable of its environment, as ``NAME=value``.
 
     Raises:
         CommandArgumentError: The argv is empty, or it or the environment holds a NUL.
@@ -104,11 +106,14 @@ def spawn(
         SpawnError: Any other refusal (ENOEXEC, E2BIG, ...). No child and no descriptor is left in any of these cases.
     """
     arguments = encode_arguments(argv)
-    environment = encode_environment(env, argv)
+    environment = encode_environment(env, argv, mark)
     directory = os.fsencode(cwd) if cwd is not None else None
     path = resolve(arguments[0], env, directory)
     streams = (stdin, stdout, stderr)
     if not linux.HAS_POSIX_SPAWN:
+        if mark is not None:
+            name, _, value = os.fsdecode(mark).partition("=")
+            env = {**(os.environ if env is None else env), name: value}
         return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     arrays = (ctypes.addressof(vector), ctypes.addressof(environment))

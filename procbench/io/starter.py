@@ -13,7 +13,7 @@ from procbench.io import clone
 from procbench.io.budget import DescriptorBudget
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
-from procbench.io.containment import GROUPS, Containment, ContainmentLevel
+from procbench.io.containment import GROUPS, Containment, ContainmentLevel, Prepared
 from procbench.io.course import NO_PIPES, Course, Limits, Reaper
 from procbench.io.keep import Tee
 from procbench.io.limits import ChildLimiter
@@ -145,11 +145,15 @@ class Starter:
                 except OSError as error:
                     refused = SpawnLimitError if error.errno in LIMITS else SpawnError
                     raise refused(error.errno or errno.EIO, "limits", program_name(argv), "no pipe for it") from error
-            env, mark = self.containment.prepare(env)
-            child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner)
+            prepared = self._prepared(argv, env)
+            try:
+                child = spawn(argv, cwd, env, *to_child, spare=self._spare, cloner=self._cloner, mark=prepared.mark)
+            except BaseException:
+                prepared.cancel()
+                raise
             contained = None
             try:
-                contained = self.containment.contain(child.pid, mark)
+                contained = prepared.contain(child.pid)
                 if self.limiter is not None:
                     self.limiter.began(child.pid, program_name(argv))
                 if pipes is not NO_PIPES:
@@ -170,3 +174,12 @@ class Starter:
             if self.budget is not None:
                 self.budget.release(permits)
             raise
+
+    def _prepared(self, argv: Sequence[Argument], env: Mapping[str, str] | None) -> Prepared:
+        try:
+            return self.containment.prepare(env)
+        except OSError as error:
+            refused = SpawnLimitError if error.errno in LIMITS else SpawnError
+            raise refused(
+                error.errno or errno.EIO, "limits", program_name(argv), f"no cgroup for it: {error}"
+            ) from error

@@ -10,7 +10,7 @@ import signal
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from procbench import linux

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
-from procbench.io.limits import ChildLimiter
 from procbench.io.budget import shared_budget
 from procbench.io.containment import ContainmentLevel
 from procbench.io.course import Limits
 from procbench.io.keep import Overflow
+from procbench.io.limits import ChildLimiter
+from procbench.io.pipes import CAPTURE
 from procbench.io.runner import ChildRunner
 from procbench.io.spawn import INHERIT, NULL
-from procbench.io.pipes import CAPTURE
 from procbench.memory.buffers import BufferPool
 from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
