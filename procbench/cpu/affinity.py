@@ -93,8 +93,13 @@ class CpuAffinityManager:
         allowed: Returns the CPUs to choose from; None for those that this process has.
         topology: The machine; None to read it.
         loads: Returns the load of each CPU, 0 idle to 1 busy, measured since it was called last; None to read the kernel's
-            counters, the first time now, at some 10 µs for each thread of the machine.
+            counters, the first time now, at some tens of microseconds for each thread of the machine.
         choose: Which CPUs suit a class.
+
+    Raises:
+        OSError: No ``loads`` are given, and the kernel's counters cannot be read.
+
+    Source: sched_setaffinity(2), pidfd_open(2); that inode numbers are unique, Linux 6.9.
     """
 
     def __init__(
@@ -207,8 +212,10 @@ class CpuAffinityManager:
             Whether it was there to get them back; False when it has ended.
 
         Raises:
-            InvalidInputError: This manager does not look after it.
+            InvalidInputError: This manager does not look after it; or the kernel drops the CPUs that a thread of it had, and
+                those of this process too.
             PermissionDeniedError: It became another user's and keeps its CPUs; the capability CAP_SYS_NICE is missing.
+            OSError: It cannot be told who has the number now: no descriptor or memory is left.
         """
         with self._lock:
             entry = self._managed.by_pid.get(pid)

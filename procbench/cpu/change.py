@@ -20,7 +20,9 @@ from procbench.cpu.undo import Failures, Managed, gone_only_if_main, restore
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
 
 RT_TIME_LIMIT_US: Final = 500_000
-"""RLIMIT_RTTIME of a real-time process: CPU time without once waiting, after which the kernel sends it SIGXCPU."""
+"""RLIMIT_RTTIME of a real-time process: CPU time without once waiting, after which the kernel sends it SIGXCPU.
+
+Source: getrlimit(2), "RLIMIT_RTTIME"."""
 
 _SCHEDULING: Final = ("nice", "policy", "rt_priority", "io_class", "io_level")
 _ROUNDS: Final = 100  # looks for threads that were started meanwhile
@@ -50,7 +52,7 @@ class InForce:
 
 
 class Change:
-    """Makes one change, or takes back what it had made of it.
+    """Makes one change, or takes back what it had made of it. Its manager's lock is held around it.
 
     Args:
         guard: Holds on to the process, which is looked at before each step: its number may be another one's after it.

@@ -83,7 +83,7 @@ def read_load(root: Path = SYSTEM_ROOT, clock: Callable[[], float] = time.monoto
         clock: Tells the time in seconds.
 
     Raises:
-        OSError: There is no ``/proc/stat``.
+        OSError: There is no ``/proc/stat``, or no descriptor or memory is left.
     """
     at_s = clock()
     cpus = {}
@@ -141,7 +141,7 @@ class CpuLoadMeter:
         """Return the load since the last call, or since the meter was made; it does not wait.
 
         Raises:
-            OSError: There is no ``/proc/stat``.
+            OSError: There is no ``/proc/stat``, or no descriptor or memory is left. The next call measures from the same moment.
         """
         after = read_load(self._root, self._clock)
         load = load_between(self._before, after)

@@ -76,6 +76,8 @@ class ProcessPriorityManager:
     collected, or at the interpreter's end where it lives that long, as with ``tempfile.TemporaryDirectory``. So nothing lasts
     longer than its manager; what shall is for renice(1) and its kin. A process that is killed, or ends by ``os._exit``, puts
     nothing back, nor does one that was forked from the manager's.
+
+    Source: setpriority(2), sched_setscheduler(2), ioprio_set(2), prlimit(2).
     """
 
     def __init__(self) -> None:
@@ -113,10 +115,10 @@ class ProcessPriorityManager:
             rt_priority: 1 to 99 for ``fifo`` and ``rr``; 1 where it is not named.
             io_class: ``none``, ``realtime``, ``best-effort`` or ``idle``.
             io_level: 0 to 7 for ``realtime`` and ``best-effort``; 4 where it is not named.
-            cpu_limit: CPUs that it and what it starts may use on average, such as 0.5.
-            memory_limit_bytes: Most memory.
-            cpu_time_limit_s: Most CPU time of each process, in whole seconds; SIGXCPU comes then.
-            file_size_limit_bytes: Largest file that it may write; SIGXFSZ comes then.
+            cpu_limit: CPUs that it and what it starts may use on average, such as 0.5; at least 0.01.
+            memory_limit_bytes: Most memory; at least a page.
+            cpu_time_limit_s: Most CPU time of each process, in whole seconds, 1 or more; SIGXCPU comes then.
+            file_size_limit_bytes: Largest file that it may write, 1 or more; SIGXFSZ comes then.
 
         Raises:
             InvalidInputError: A value is outside its range, nothing is named, a real-time process could hold every CPU, or the

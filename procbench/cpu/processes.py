@@ -97,6 +97,7 @@ def identify(pid: int) -> ProcessId:
     Raises:
         InvalidInputError: The number can be no process's.
         ProcessGoneError: There is none, or it has ended and only waits to be reaped.
+        OSError: It cannot be told; as :func:`read_stat`.
     """
     found = read_stat(pid)
     if found.state in "ZX":
@@ -105,7 +106,11 @@ def identify(pid: int) -> ProcessId:
 
 
 def is_there(process: ProcessId) -> bool:
-    """Return whether that very process still runs."""
+    """Return whether that very process still runs.
+
+    Raises:
+        OSError: It cannot be told; as :func:`read_stat`.
+    """
     try:
         return identify(process.pid) == process
     except ProcessGoneError:
@@ -113,7 +118,11 @@ def is_there(process: ProcessId) -> bool:
 
 
 def thread_ids(pid: int) -> frozenset[int]:
-    """Return the ids of its threads at this moment; empty when it is gone."""
+    """Return the ids of its threads at this moment; empty when it is gone.
+
+    Raises:
+        OSError: They cannot be listed: it is hidden from this user, or no descriptor or memory is left.
+    """
     try:
         return frozenset(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
@@ -149,8 +158,9 @@ class ProcessGuard:
     Raises:
         InvalidInputError: The number can be no process's; or none is expected, and it is that of a thread within one.
         ProcessGoneError: There is none, or the number is another one's than expected, be that a process or a thread.
+        OSError: It cannot be told; as :func:`read_stat`.
 
-    Source: pidfd_open(2), pidfd_send_signal(2).
+    Source: pidfd_open(2), pidfd_send_signal(2) (Linux 5.1).
     """
 
     def __init__(self, pid: int, expected: ProcessMark | None = None) -> None:
