@@ -92,7 +92,8 @@ GIGABYTE = """
 import sys
 import procbench
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) // 1024
-argv = [sys.executable, "-c", "import os\\nb = bytes(range(256)) * 4096\\nfor i in range(1024): os.write(1, b)\\nos.write(1, b'end')"]
+writer = "import os\\nb = bytes(range(256)) * 4096\\nfor i in range(1024): os.write(1, b)\\nos.write(1, b'end')"
+argv = [sys.executable, "-c", writer]
 procbench.run(["true"], capture_output=True)
 before = peak()
 result = procbench.run(argv, stdout=-1, max_output_bytes=8 << 20, overflow=sys.argv[1])

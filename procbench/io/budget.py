@@ -2,7 +2,8 @@
 
 The kernel's own answer to one descriptor too many is EMFILE, in the middle of a spawn, with half of the pipes open. A budget
 gives out permits instead, all that are needed in one step, so nobody holds some and waits for more, and in the order of
-asking, so nobody who needs many is overtaken for ever by those who need few.
+asking, so nobody who needs many is overtaken for ever by those who need few. Who asks while nobody else has any to give back
+gets what it asks for, however little is left: waiting would be for ever, and the kernel may still have them.
 
 Source: getrlimit(2), ``RLIMIT_NOFILE``.
 """
@@ -106,7 +107,7 @@ class DescriptorBudget:
         self._waiters: deque[_Waiter] = deque()
         self._matching = False
         self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
-        self._in_use = self._peak = self._waits = self._refused = 0
+        self._in_use = self._lasting = self._peak = self._waits = self._refused = 0
         self._calm = True
         if limit is None:
             limit = soft_limit()
@@ -123,7 +124,8 @@ class DescriptorBudget:
             timeout: Most seconds to wait, finite and at least 0; ``None`` for ever.
 
         Raises:
-            DescriptorsSpentError: They did not come back in time, or the whole budget has fewer; errno is EMFILE.
+            DescriptorsSpentError: They did not come back in time, or a budget that was made for ``limit`` permits has fewer in
+                all; errno is EMFILE.
             DescriptorUsageWarning: Only where warnings are errors; no permit is kept then.
             InvalidInputError: ``count`` is no number of at least 1 or ``timeout`` none of at least 0.
         """
@@ -183,7 +185,7 @@ class DescriptorBudget:
             self._follow()
         with self._lock:
             taken = self._in_use + count
-            if taken > self._capacity or self._waiters:
+            if self._waiters or (taken > self._capacity and (self._in_use > self._lasting or not self._follows)):
                 return False
             self._in_use = taken
             if taken > self._peak:  # noqa: PLR1730 - max is a call
@@ -212,6 +214,19 @@ class DescriptorBudget:
                 self._calm = True
             if self._waiters:
                 self._match()
+
+    def hold(self, count: int) -> None:
+        """Take permits for what is open anyway and stays so; never waits. ``let_go`` gives them back."""
+        with self._lock:
+            self._lasting += count
+            self._in_use += count
+            self._peak = max(self._peak, self._in_use)
+
+    def let_go(self, count: int) -> None:
+        """Give back what was taken by ``hold``."""
+        with self._lock:
+            self._lasting -= count
+        self.release(count)
 
     @property
     def capacity(self) -> int:
@@ -299,9 +314,9 @@ class DescriptorBudget:
                 taken = self._in_use + waiter.count
                 if waiter.served or waiter.refused:
                     pass  # an interrupt came between its being served and its leaving
-                elif waiter.count > self._capacity:
+                elif waiter.count > self._capacity and not self._follows:
                     waiter.refused = True
-                elif taken > self._capacity:
+                elif taken > self._capacity and (self._in_use > self._lasting or not self._follows):
                     break
                 else:
                     self._in_use = taken
@@ -340,7 +355,7 @@ class DescriptorBudget:
         self._warn_above, self._calm_below = _WARN_SHARE * self._capacity, _CALM_SHARE * self._capacity
 
     def _check_whole(self, count: int) -> None:
-        if count > self._capacity:
+        if count > self._capacity and not self._follows:
             raise self._spent(count, "and never can be had")
 
     def _spent(self, count: int, why: str) -> DescriptorsSpentError:

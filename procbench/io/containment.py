@@ -205,6 +205,8 @@ _NOTHING: Final = Prepared()
 
 
 class _Marked(Prepared):
+    mark: bytes
+
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
 
@@ -239,6 +241,8 @@ class _Entered(Prepared):
 
 class _Moved(Prepared):
     """Version 2 takes whole processes only: the child is moved after its start, with what it has started by then."""
+
+    mark: bytes
 
     def __init__(self, groups: Subgroups, mark: bytes) -> None:
         self._groups = groups

@@ -76,8 +76,8 @@ class RunResult:
         stop_phase: How far ending it had to go: ``terminate`` (SIGTERM and SIGCONT were enough), ``kill``, or ``abandoned``
             (it did not even die of SIGKILL); ``None`` when it ended by itself.
         pipe_held_by_descendant: Whether a descendant still held its pipe when the drain's grace was over.
-        limit_hit: ``output`` if it was ended because it wrote more than ``max_output_bytes``; otherwise which limit the kernel ended
-            it at: ``memory`` if it asked for more than ``memory_limit_bytes``, ``cpu`` if it used up RLIMIT_CPU (SIGXCPU;
+        limit_hit: ``output`` if it was ended because it wrote more than ``max_output_bytes``; otherwise which limit the kernel
+            ended it at: ``memory`` if it asked for more than ``memory_limit_bytes``, ``cpu`` if it used up RLIMIT_CPU (SIGXCPU;
             SIGKILL at the hard limit that this process has too), ``file size`` if it wrote beyond RLIMIT_FSIZE (SIGXFSZ).
             ``None`` if it was not so, or cannot be told: because it was being ended already, because it caught the signal, or
             because without a cgroup a program is refused memory and ends in its own way.

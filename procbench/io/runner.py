@@ -61,11 +61,7 @@ class ChildRunner:
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
-            use this runner.
-
-    Raises:
-        DescriptorsSpentError: The budget has not even what the runner itself needs.
-    """
+            use this runner."""
 
     def __init__(
         self,
@@ -87,7 +83,7 @@ class ChildRunner:
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
         if budget is not None and self._own_permits:
-            budget.acquire_nowait(self._own_permits)
+            budget.hold(self._own_permits)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
@@ -110,7 +106,7 @@ class ChildRunner:
                 linux.close_now(self._wake_fd)
                 self._wake_fd = -1
             if self._budget is not None and self._own_permits:
-                self._budget.release(self._own_permits)
+                self._budget.let_go(self._own_permits)
                 self._own_permits = 0
 
     def stop(self, *, kill: bool = False) -> None:

@@ -111,10 +111,7 @@ def spawn(
     path = resolve(arguments[0], env, directory)
     streams = (stdin, stdout, stderr)
     if not linux.HAS_POSIX_SPAWN:
-        if mark is not None:
-            name, _, value = os.fsdecode(mark).partition("=")
-            env = {**(os.environ if env is None else env), name: value}
-        return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
+        return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group, mark)
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     arrays = (ctypes.addressof(vector), ctypes.addressof(environment))
     sources = None
@@ -359,9 +356,13 @@ def _spawn_with_subprocess(
     streams: _Streams,
     pass_fds: Sequence[int],
     new_group: bool,
+    mark: bytes | None,
 ) -> Child:
     """Start the child as ``subprocess`` does: for a libc without the pieces. Slower, because the GIL is held meanwhile."""
     program = os.fsdecode(arguments[0])
+    if mark is not None:
+        name, _, value = os.fsdecode(mark).partition("=")
+        env = {**(os.environ if env is None else env), name: value}
     # The child inherits the mask, and its own must be empty; Popen sees to the dispositions.
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
