@@ -230,6 +230,15 @@ def test_a_pipe_with_bytes_left_is_not_lent_again(manager: FileDescriptorManager
     assert counters(manager, "pipe") == (1, 0, 1, 0, 0, 0)
 
 
+def test_a_pipe_whose_size_was_changed_is_not_lent_again(manager: FileDescriptorManager) -> None:
+    """Who asks for the default would get what another made of it."""
+    read_end, write_end = manager.open_pipe()
+    fcntl.fcntl(write_end.fileno(), fcntl.F_SETPIPE_SZ, 1 << 18)
+    write_end.close()
+    read_end.close()
+    assert counters(manager, "pipe") == (1, 0, 1, 0, 0, 0)
+
+
 @pytest.mark.parametrize("end", [0, 1])
 @pytest.mark.parametrize("how", ["duplicate", "socket", "reopen", "child"])
 @pytest.mark.parametrize("first", [0, 1])
@@ -295,7 +304,10 @@ def test_a_memory_file_is_lent_again_as_new(manager: FileDescriptorManager) -> N
             assert os.read(handle.fileno(), 9) == bytes(5)
             assert not os.get_inheritable(handle.fileno())
             assert not fcntl.fcntl(handle.fileno(), fcntl.F_GETFL) & os.O_APPEND
-            os.write(handle.fileno(), b"secret of the last borrower")
+            other = os.open(f"/proc/self/fd/{handle.fileno()}", os.O_RDWR)
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the proof's own lock is gone
+            os.close(other)
+            os.pwrite(handle.fileno(), b"secret of the last borrower", 0)
             fcntl.fcntl(handle.fileno(), fcntl.F_SETFL, os.O_APPEND)
         assert counters(manager, "memfd") == (1, turn, 0, 0, 1, 0)
     with manager.open_memfd("another name"):
@@ -396,8 +408,10 @@ def test_a_file_that_may_be_written_or_is_gone_is_not_kept(manager: FileDescript
     assert text.with_name("made").stat().st_mode & 0o777 == 0o600
     manager.open_file(text.parent).close()
     with manager.open_file(text):
+        text.write_bytes(b"changed")
+    with manager.open_file(text):
         text.unlink()
-    assert counters(manager, "file") == (4, 0, 4, 0, 0, 0)
+    assert counters(manager, "file") == (5, 0, 5, 0, 0, 0)
 
 
 def test_only_the_named_kinds_are_lent_again_and_no_more_than_were_asked_to_be_kept(budget: DescriptorBudget) -> None:
@@ -450,6 +464,20 @@ def test_a_spent_budget_fails_or_is_waited_for_as_was_chosen() -> None:
         for handle in got:
             handle.close()
     assert budget.in_use == 0
+
+
+def test_what_comes_back_while_somebody_waits_is_not_kept() -> None:
+    """Shared or not: the permit goes to who waits."""
+    budget = DescriptorBudget(1)
+    with FileDescriptorManager(budget) as manager:
+        handle = manager.open_null()
+        thread = threading.Thread(target=budget.acquire)
+        thread.start()
+        wait_until(lambda: budget.waiting == 1)
+        handle.close()
+        thread.join(20)
+        assert counters(manager, "null") == (1, 0, 1, 0, 0, 0)
+        budget.release()
 
 
 def test_idle_descriptors_keep_nobody_waiting() -> None:

@@ -86,7 +86,7 @@ class Held:
     # while we have none of its kind: poll(2) tells POLLHUP where nobody writes any more, POLLERR where nobody reads.
     def _renew_pipe(self) -> bool:
         last = READ if self.fds[WRITE] == NOT_OPEN else WRITE
-        if _unread(self.fds[last]) or not _alone(self.fds[last]):
+        if not _alone(self.fds[last]):
             return False
         other = 1 - last
         self._open_other(last)
@@ -103,8 +103,6 @@ class Held:
     # can lock the file, the old one is gone. If it is not, its lock stays with it; a shared one is in the fewest ways. A
     # lease is granted only where no other description was opened by a name.
     def _renew_memory(self) -> bool:
-        if self._state(self.fds[0]) != self.state:
-            return False
         fcntl.flock(self.fds[0], fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._replace(os.O_RDWR)
         fd = self.fds[0]
@@ -119,8 +117,7 @@ class Held:
 
     # Others may go on reading: theirs is the old description, with the old offset.
     def _renew_file(self) -> bool:
-        found = os.fstat(self.fds[0])
-        if not found.st_nlink or file_key(found) != self.key:
+        if file_key(os.fstat(self.fds[0])) != self.key:  # changed or, by its ctime, removed
             return False
         self._replace(os.O_RDONLY)
         return True
