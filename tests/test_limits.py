@@ -28,11 +28,12 @@ from procbench.cpu.memory_limit import MemoryLimiter, set_soft_limit
 from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError
+from procbench.io.blocking import run
+from procbench.io.course import Limits
 from procbench.io.limits import ChildLimiter, limit_hit
 from procbench.io.orphans import adopting_orphans
-from procbench.io.process import run
 from procbench.io.results import RunResult
-from procbench.io.runner import ChildRunner, Limits
+from procbench.io.runner import ChildRunner
 from procbench.io.spawn import NULL
 from tests.waiting import ROOT, SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
@@ -678,7 +679,8 @@ from pathlib import Path
 from procbench import RunSettings, WorkStealingScheduler
 from procbench.errors import LimitRefusedError
 from procbench.io.limits import ChildLimiter
-from procbench.io.runner import ChildRunner, Limits
+from procbench.io.course import Limits
+from procbench.io.runner import ChildRunner
 from procbench.io.spawn import NULL
 limiter = ChildLimiter(None, 1 << 30)
 runner = ChildRunner(limiter=limiter)
@@ -831,7 +833,7 @@ def test_cpu_time_that_is_used_up_is_told() -> None:
 
 HARD_LIMIT = """
 import resource
-from procbench.io.process import run
+from procbench.io.blocking import run
 resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
 for command in ("while :; do :; done", "kill -KILL $$"):
     result = run(["sh", "-c", command])

@@ -116,12 +116,13 @@ class DescriptorBudget:
             checks.whole("limit", limit, 1)
         self._fit(limit)
 
-    def acquire(self, count: int = 1, timeout: float | None = None) -> None:
+    def acquire(self, count: int = 1, timeout: float | None = None, *, warn: bool = True) -> None:
         """Take ``count`` permits in one step, and wait while there are too few.
 
         Args:
             count: Descriptors that will be opened, 1 or more.
             timeout: Most seconds to wait, finite and at least 0; ``None`` for ever.
+            warn: Whether to warn where four fifths of the budget are out. Not for children, which wait for one another by design.
 
         Raises:
             DescriptorsSpentError: They did not come back in time, or a budget that was made for ``limit`` permits has fewer in
@@ -131,7 +132,7 @@ class DescriptorBudget:
         """
         if timeout is not None:
             checks.timeout(timeout)
-        if self.try_acquire(count):
+        if self.try_acquire(count, warn=warn):
             return
         asleep = threading.Lock()
         asleep.acquire()
@@ -142,14 +143,14 @@ class DescriptorBudget:
         except BaseException:
             self._give_up(waiter)
             raise
-        self._leave_served(waiter)
+        self._leave_served(waiter, warn=warn)
 
-    async def acquire_async(self, count: int = 1, timeout: float | None = None) -> None:
+    async def acquire_async(self, count: int = 1, timeout: float | None = None, *, warn: bool = True) -> None:
         """Take permits as :meth:`acquire`, from a coroutine of any loop; a wait that is cancelled passes on what it got."""
         import asyncio
 
         checks.timeout(timeout)
-        if self.try_acquire(count):
+        if self.try_acquire(count, warn=warn):
             return
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
@@ -160,19 +161,19 @@ class DescriptorBudget:
         except BaseException:
             self._give_up(waiter)
             raise
-        self._leave_served(waiter)
+        self._leave_served(waiter, warn=warn)
 
-    def acquire_nowait(self, count: int = 1) -> None:
+    def acquire_nowait(self, count: int = 1, *, warn: bool = True) -> None:
         """Take ``count`` permits that are free now; otherwise as :meth:`acquire`."""
-        if self.try_acquire(count):
+        if self.try_acquire(count, warn=warn):
             return
         self._follow()
         self._check_whole(count)
         self._ask_keepers()
-        if not self.try_acquire(count):
+        if not self.try_acquire(count, warn=warn):
             raise self._spent(count, "and the caller would not wait")
 
-    def try_acquire(self, count: int = 1) -> bool:
+    def try_acquire(self, count: int = 1, *, warn: bool = True) -> bool:
         """Take ``count`` permits that are free now and return True; otherwise change nothing and return False.
 
         Raises:
@@ -190,7 +191,7 @@ class DescriptorBudget:
             self._in_use = taken
             if taken > self._peak:  # noqa: PLR1730 - max is a call
                 self._peak = taken
-        if taken > self._warn_above and self._calm:
+        if warn and taken > self._warn_above and self._calm:
             self._warn(count)
         return True
 
@@ -295,12 +296,12 @@ class DescriptorBudget:
         if self._leave_line(waiter):
             self.release(waiter.count)
 
-    def _leave_served(self, waiter: _Waiter) -> None:
+    def _leave_served(self, waiter: _Waiter, *, warn: bool) -> None:
         if not self._leave_line(waiter):
             self._follow()
             self._check_whole(waiter.count)
             raise self._spent(waiter.count, "and none came back in time")
-        if self._in_use > self._warn_above and self._calm:
+        if warn and self._in_use > self._warn_above and self._calm:
             self._warn(waiter.count)
 
     def _match(self) -> None:

@@ -301,7 +301,7 @@ def open_process(
     sizes: BufferSizes | None = None,
     io_pool: IoPool | str | None = None,
 ) -> OpenProcess:
-    """Start a command in the running event loop; to be used as ``async with open_process(...) as process:``, or awaited.
+    """Start a command in the running event loop, when what this returns is entered by ``async with``, or awaited.
 
     At the end of the block what the child reads from and writes to here is closed, and the child is waited for. Where the
     block is left by an exception or a cancellation, the child and what it started are ended. A process that was awaited
@@ -351,7 +351,7 @@ def open_process(
         starter = reactor.starter(containment)
         permits = descriptors_for(input, *streams)
         try:
-            await shared_budget().acquire_async(permits)
+            await shared_budget().acquire_async(permits, warn=False)
         except DescriptorsSpentError as error:
             raise spent(error, argv, SpawnLimitError) from error
         if input is not None:

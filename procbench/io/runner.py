@@ -61,7 +61,8 @@ class ChildRunner:
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
-            use this runner."""
+            use this runner.
+    """
 
     def __init__(
         self,

@@ -40,9 +40,9 @@ def take_permits(budget: DescriptorBudget, count: int, argv: Sequence[Argument],
     """
     try:
         if wait:
-            budget.acquire(count)
+            budget.acquire(count, warn=False)
         else:
-            budget.acquire_nowait(count)
+            budget.acquire_nowait(count, warn=False)
     except DescriptorsSpentError as error:
         raise spent(error, argv, SpawnLimitError if wait else SpawnError) from error
 
