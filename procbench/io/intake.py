@@ -45,7 +45,8 @@ class Intake:
                 if count == 0:
                     self.finish()
                 return  # below zero nothing is there yet (EAGAIN, EINTR): poll will say when
-            keep.add(view[:count])
+            with view[:count] as piece:  # an interrupt in there must not leave a slice behind in its traceback
+                keep.add(piece)
             if count < size_bytes:
                 return
 

@@ -95,6 +95,7 @@ class Keep:
             elif self._tee is not None:
                 while piece:
                     piece = piece[self._tee.write(piece) or 0 :]
+                self._tee.flush()
         except Exception as error:  # the child's output goes on being kept, whatever a copy runs into
             self.tee_error = f"{type(error).__name__}: {error}"
             self._tee = None

@@ -39,7 +39,7 @@ from procbench.io.results import RunResult
 from procbench.io.spawn import INHERIT, NULL
 from procbench.io.starter import descriptors_for, spent
 from procbench.io.streams import ReadStream
-from procbench.io.watch import Watch
+from procbench.io.watch import Milestones, Watch
 from procbench.io.write_stream import WriteStream
 from procbench.memory import transports
 from procbench.memory.transports import Transport
@@ -71,7 +71,8 @@ class Process:
         self.args = args
         self._sizes = sizes
         self._transport = transport
-        self._watch = watch = Watch(reactor, course, args)
+        self._milestones = Milestones(reactor.loop)
+        self._watch = watch = Watch(reactor, course, args, self._milestones)
         self._waiting = 0
         self._kept: list[tuple[ReadStream, Intake, Tee | None]] = []
         hold = _Hold(watch, reactor.loop)
@@ -117,7 +118,7 @@ class Process:
         try:
             for stream in streams:
                 stream.read_ahead(self._limits.max_output_bytes)
-            await self._watch.exited.wait()
+            await self._milestones.exited.wait()
         finally:
             self._waiting -= 1
             if not self._waiting:
@@ -151,12 +152,12 @@ class Process:
                 self._give(self.stdin.detach(), input)
         elif self.stdin is not None:
             self.stdin.close()
-        await self._watch.finished.wait()
+        await self._milestones.finished.wait()
         return self._watch.kept()
 
     async def result(self) -> RunResult:
         """Wait for the child's end and return how it ended and what it cost, with what was kept of its output."""
-        await self._watch.finished.wait()
+        await self._milestones.finished.wait()
         return RunResult(*self._watch.fields())
 
     def send_signal(self, signal: int) -> None:
@@ -182,12 +183,12 @@ class Process:
         """
         self._watch.stop()
         try:
-            await self._watch.finished.wait()
+            await self._milestones.finished.wait()
         except BaseException:
             self._watch.stop(kill=True)
-            while not self._watch.finished.is_set():
+            while not self._milestones.finished.is_set():
                 with contextlib.suppress(asyncio.CancelledError):
-                    await self._watch.finished.wait()
+                    await self._milestones.finished.wait()
             raise
 
     async def aclose(self) -> None:
@@ -197,7 +198,7 @@ class Process:
                 if stream is not None:
                     stream.close()
             try:
-                await self._watch.finished.wait()
+                await self._milestones.finished.wait()
             except BaseException:
                 await self.end()
                 raise
@@ -226,7 +227,9 @@ class Process:
 
     def _give(self, fd: int, input: Data) -> None:
         try:
-            way = transports.choose(input, self._transport, can_hand_over=False)
+            way = transports.prefer(input, self._transport)
+            if way in transports.HANDED_OVER:  # it is too late for that
+                way = transports.choose(input, "auto", can_hand_over=False)
             feed = transports.feed(fd, input, way, self._sizes.pipe)
         except BaseException:
             linux.close_now(fd)
@@ -246,7 +249,7 @@ class _Hold:
 def _forgotten(watch: Watch, loop: asyncio.AbstractEventLoop, thread: int, owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of this process has no children of ours
-    if loop.is_closed() or threading.get_ident() == thread:
+    if threading.get_ident() == thread or not loop.is_running():
         watch.forgotten()
     else:  # the garbage collector runs in any thread
         with contextlib.suppress(RuntimeError):  # closed this very moment

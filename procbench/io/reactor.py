@@ -47,11 +47,13 @@ class Reactor:
     Attributes:
         loop: As given.
         buffer: What output that is kept is read into, by one stream at a time.
+        awaited: What some coroutine may wait for: only the loop keeps those that wait alive.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._handlers: dict[int, Callable[[], object]] = {}
+        self.awaited: set[object] = set()
         self._starters: dict[ContainmentLevel, Starter] = {}
         self._pool = BufferPool(_READ_BYTES, 1, name="read buffer of an event loop")
         self._epoll = select.epoll()
@@ -165,7 +167,7 @@ class Turnstile:
     def nudge(self) -> None:
         """Try the step now: something has changed."""
         step, waiter = self._step, self._waiter
-        if step is None or waiter is None or waiter.done():
+        if step is None or waiter is None or waiter.done() or self.reactor.loop.is_closed():
             return
         try:
             done = self._attempt(step)

@@ -26,25 +26,72 @@ from procbench.io.write_stream import WriteStream
 from procbench.memory.feed import Feed
 
 
+class Milestone:
+    """Something that happens once, and who waits for it: an ``asyncio.Event`` that may also come after its loop was closed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiters: list[asyncio.Future[None]] = []
+        self._reached = False
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        return self._reached
+
+    def set(self) -> None:
+        """Say that it has happened. Harmless when said again."""
+        self._reached = True
+        for waiter in self._waiters:
+            if not (waiter.done() or self._loop.is_closed()):
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when it has happened."""
+        if not self._reached:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+
+class Milestones:
+    """What a child's process object waits for.
+
+    Attributes:
+        exited: The child has exited.
+        finished: It is reaped too, and nothing is kept of its output any more.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.exited = Milestone(loop)
+        self.finished = Milestone(loop)
+
+
 class Watch:
-    """One running child and who waits for it. Used in the event loop's thread only.
+    """One running child, seen through to its end. Used in the event loop's thread only.
+
+    It must refer to nobody who waits for the child, or for a stream of it, except through what the open loop refers to: it is
+    what is left when everybody has forgotten the child, and has to find that out.
 
     Args:
         reactor: The event loop's.
         course: The child's.
         argv: Its command.
+        milestones: Whom to tell.
 
     Attributes:
         returncode: Once it has exited; ``None`` before, and if it could not be learnt.
-        exited: Set when it has exited.
-        finished: Set when it is reaped too, and nothing is kept of its output any more.
     """
 
-    def __init__(self, reactor: Reactor, course: Course, argv: Sequence[Argument]) -> None:
+    def __init__(self, reactor: Reactor, course: Course, argv: Sequence[Argument], milestones: Milestones) -> None:
         self.returncode: int | None = None
-        self.exited = asyncio.Event()
-        self.finished = asyncio.Event()
-        self._reactor = reactor
+        self._exited = self._finished = False
+        self._milestones = weakref.ref(milestones)
+        self._reactor_ref = weakref.ref(reactor)
+        self._loop = reactor.loop
+        reactor.awaited.add(milestones)
         self._course = course
         self._argv = argv
         self._cost: tuple[Any, ...] = ()
@@ -66,6 +113,32 @@ class Watch:
     def pid(self) -> int:
         """The child's process id."""
         return self._course.child.pid
+
+    @property
+    def _reactor(self) -> Reactor:
+        reactor = self._reactor_ref()
+        if reactor is None:
+            raise RuntimeError("Event loop is closed")  # as asyncio says; only what it calls comes here
+        return reactor
+
+    def _forget(self, fd: int) -> None:
+        reactor = self._reactor_ref()
+        if reactor is not None:
+            reactor.forget(fd)
+
+    def _has_come(self, *, exited: bool = False, finished: bool = False) -> None:
+        self._exited = self._exited or exited
+        self._finished = self._finished or finished
+        milestones = self._milestones()
+        if milestones is None:
+            return
+        if exited:
+            milestones.exited.set()
+        if finished:
+            milestones.finished.set()
+            reactor = self._reactor_ref()
+            if reactor is not None:
+                reactor.awaited.discard(milestones)
 
     def add(self, stream: ReadStream) -> None:
         """Tell that stream when the drain's grace is over, and when the child is closed."""
@@ -96,7 +169,7 @@ class Watch:
         if intake.fd >= 0:
             self._reactor.arm(fd, READ, lambda: self._drain(intake))
         else:
-            self._reactor.forget(fd)
+            self._forget(fd)
             self._look_whether_finished()
 
     def feed(self, feed: Feed) -> None:
@@ -117,7 +190,7 @@ class Watch:
         if feed.fd >= 0:
             self._reactor.arm(fd, WRITE, lambda: self.push(feed))
         else:
-            self._reactor.forget(fd)
+            self._forget(fd)
 
     # --- time, and the end ------------------------------------------------------------------------------------------------
 
@@ -136,7 +209,7 @@ class Watch:
         Raises:
             ProcessGoneError: It has exited.
         """
-        if self.exited.is_set():
+        if self._exited:
             raise ProcessGoneError(f"process {self.pid} has exited; there is nobody to signal")
         if to_end:
             self._course.asked_to_end(at_once=number == signal.SIGKILL)
@@ -149,7 +222,7 @@ class Watch:
             self._timer = None
         if self._course.deadline_s != math.inf and not self._closed:
             wait_s = max(0.0, self._course.deadline_s - time.monotonic())
-            self._timer = self._reactor.loop.call_later(wait_s, self._due)
+            self._timer = self._loop.call_later(wait_s, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -164,23 +237,23 @@ class Watch:
 
     def _has_exited(self) -> None:
         course = self._course
-        self._reactor.forget(course.child.pidfd)
+        self._forget(course.child.pidfd)
         feed = course.pipes.feed
         if feed is not None and feed.fd >= 0:
-            self._reactor.forget(feed.fd)
+            self._forget(feed.fd)
         kept = [intake.fd for intake in self._kept()]
         course.has_ended(None if course.pipes is NO_PIPES else self._reactor.buffer)
         still = [intake.fd for intake in self._kept()]
         for fd in kept:
             if fd not in still:
-                self._reactor.forget(fd)
+                self._forget(fd)
         self._ending = course.ending()
         if self._ending is None:
             self._reap()
         else:
             self.returncode = _peek(course.child.pidfd)
             self._go_on_ending()
-        self.exited.set()
+        self._has_come(exited=True)
         self._set_timer()
         self._look_whether_finished()
 
@@ -191,7 +264,7 @@ class Watch:
     def _go_on_ending(self) -> None:
         wait_s = self._ending.step(time.monotonic()) if self._ending is not None else None
         if wait_s is not None:
-            self._reactor.loop.call_later(wait_s, self._go_on_ending)
+            self._loop.call_later(wait_s, self._go_on_ending)
         else:
             self._reap()
             self._look_whether_finished()
@@ -206,7 +279,7 @@ class Watch:
         self._course.deadline_s = math.inf
         for intake in self._kept():
             self._course.held = True
-            self._reactor.forget(intake.fd)
+            self._forget(intake.fd)
             intake.close()
         for stream in list(self._streams):
             stream.drains_no_longer()
@@ -222,13 +295,13 @@ class Watch:
         self._course.deadline_s = math.inf
         self._course.reap()
         self._cost = self._course.cost()
-        self.exited.set()
+        self._has_come(exited=True)
         self._grace_is_over()
 
     def _look_whether_finished(self) -> None:
         pipes = self._course.pipes
         if self._course.reaped and not pipes.reading:
-            self.finished.set()
+            self._has_come(finished=True)
             if all(end is None or end.fd < 0 for end in (pipes.out, pipes.err)):
                 self.close()
 
@@ -254,25 +327,23 @@ class Watch:
             return
         self._closed = True
         self._set_timer()
-        course, reactor = self._course, self._reactor
-        pipes = course.pipes
-        reactor.forget(course.child.pidfd)
-        reactor.forget(pipes.stdin_fd)
+        course, pipes = self._course, self._course.pipes
+        self._forget(course.child.pidfd)
+        self._forget(pipes.stdin_fd)
         for end in (pipes.out, pipes.err, pipes.feed):
             if end is not None and end.fd >= 0:
-                reactor.forget(end.fd)
+                self._forget(end.fd)
         course.held = course.held or any(stream.held for stream in self._streams)
         self._close_stdin()
         for stream in list(self._streams):
             stream.cut_off()
         course.close()
-        self.exited.set()
-        self.finished.set()
+        self._has_come(exited=True, finished=True)
 
     def forgotten(self) -> None:
         """Close, and say that somebody should have: nobody has the process any more."""
         if not self._closed:
-            running = not self.exited.is_set()
+            running = not self._exited
             self.close()
             if running:
                 message = (

@@ -295,7 +295,7 @@ class WriteStream:
         for waiter in list(self._waiters):
             if self._fd < 0 or waiter[0]():
                 self._waiters.remove(waiter)
-                if not waiter[1].done():
+                if not (waiter[1].done() or self._reactor.loop.is_closed()):
                     waiter[1].set_result(None)
 
     def _go_on(self) -> None:
