@@ -672,8 +672,8 @@ def test_the_more_urgent_goes_before_a_workers_own_batch(gate: Gate, tmp_path: P
         for number in range(20):
             sched.submit(appending(log, number))
         os.kill(processes_with(str(gate.path))[0], signal.SIGTERM)
-        gate.wait_for(1)
         wait_until(lambda: sched.statistics().workers[0].queued > 5)
+        gate.wait_for(1)  # only now: the one that was killed is reaped, so it is the other one that stands there
         sched.submit(ProcessTask(appending(log, "low"), priority="low"))
         sched.submit(ProcessTask(appending(log, "critical"), priority="critical"))
         gate.open()
