@@ -354,7 +354,9 @@ def group(kind: str, state: str, core: float, tail: float = 1.0) -> Group:
 
 def outcome(*groups: Group, policies: tuple[Policy, ...] = (NO_PIN, CORE)) -> AffinityResult:
     """Return a result of these measurements."""
-    return AffinityResult(groups, (), policies, {"none": True, "core": True}, 2, read_host(sample_s=0), [], (), {})
+    in_force = {"none": True, "core": True}
+    host = read_host(sample_s=0)
+    return AffinityResult(groups, (), policies, in_force, 2, host=host, warnings=[], parameters={})
 
 
 def test_a_way_that_is_better_and_nowhere_worse_is_suggested() -> None:
