@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from procbench.errors import ProcbenchError
     from procbench.io.blocking import run
     from procbench.io.io_pools import IO_POOLS, BufferSizes
-    from procbench.io.pipes import KEEP
+    from procbench.io.order import KEEP
     from procbench.io.process import open_process
     from procbench.io.results import RunResult
     from procbench.memory.buffers import BufferPool
@@ -34,7 +34,7 @@ _HOMES = {
     "BufferSizes": "procbench.io.io_pools",
     "CpuAffinityManager": "procbench.cpu.affinity",
     "IO_POOLS": "procbench.io.io_pools",
-    "KEEP": "procbench.io.pipes",
+    "KEEP": "procbench.io.order",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
     "PriorityScheduler": "procbench.scheduling.ready",
