@@ -1,6 +1,9 @@
 # Each target sets itself up: a fresh machine needs only python3 (3.11 or newer) with venv, and make.
 PYTHON ?= python3
 VENV   ?= .venv
+# Tests wait for their children as much as they compute, so that three at a time keep two cores busy. They start hundreds of
+# interpreters, each of which would compile procbench anew where bytecode may not be written.
+WORKERS ?= 3
 BIN    := $(VENV)/bin
 
 # The pins hold for what builds procbench too (pip reads the second name from 25.3 on).
@@ -17,7 +20,7 @@ lab: $(VENV)/.report-ready  ## open JupyterLab on the notebooks
 	$(BIN)/procbench lab $(ARGS)
 
 test: $(VENV)/.test-ready  ## every test, every notebook
-	$(BIN)/python -m pytest $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 bench: $(VENV)/.test-ready  ## ratios against peers and against the same system calls in C; wants a quiet machine
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from procbench.cpu.affinity import CpuAffinityManager
     from procbench.cpu.priority import ProcessPriorityManager
     from procbench.errors import ProcbenchError
-    from procbench.io.process import run
+    from procbench.io.blocking import run
+    from procbench.io.io_pools import IO_POOLS, BufferSizes
+    from procbench.io.order import KEEP
+    from procbench.io.process import open_process
     from procbench.io.results import RunResult
     from procbench.memory.buffers import BufferPool
     from procbench.memory.mapping import MemoryMapping
@@ -28,7 +31,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BufferPool": "procbench.memory.buffers",
+    "BufferSizes": "procbench.io.io_pools",
     "CpuAffinityManager": "procbench.cpu.affinity",
+    "IO_POOLS": "procbench.io.io_pools",
+    "KEEP": "procbench.io.order",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
     "PriorityScheduler": "procbench.scheduling.ready",
@@ -40,13 +46,17 @@ _HOMES = {
     "TaskResult": "procbench.scheduling.task",
     "WorkStealingScheduler": "procbench.scheduling.stealing",
     "frame": "procbench.analysis.results",
+    "open_process": "procbench.io.process",
     "receive": "procbench.memory.transfer",
-    "run": "procbench.io.process",
+    "run": "procbench.io.blocking",
     "send": "procbench.memory.transfer",
 }
 
 __all__ = [
+    "IO_POOLS",
+    "KEEP",
     "BufferPool",
+    "BufferSizes",
     "CpuAffinityManager",
     "MemoryMapping",
     "MemoryPoolManager",
@@ -59,6 +69,7 @@ __all__ = [
     "TaskResult",
     "WorkStealingScheduler",
     "frame",
+    "open_process",
     "receive",
     "run",
     "send",

@@ -14,7 +14,7 @@ import typer
 
 from procbench import __version__
 from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
-from procbench.views.signals import EndedBySignal
+from procbench.io.signals import EndedBySignal
 from procbench.views.terminal import one_line
 
 BAD_INPUT = 2
@@ -202,12 +202,12 @@ def report(
     notebooks: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
 ) -> int:
     """Measure this machine with the notebooks, and write a report that stands alone."""
+    from procbench.io.signals import ending_by_exception
     from procbench.lab.host import read_host
     from procbench.lab.noise import noise_warnings
     from procbench.views.parameters import asked_parameters, chosen_notebooks, read_declared
     from procbench.views.progress import progress_bar
     from procbench.views.report import build_report
-    from procbench.views.signals import ending_by_exception
     from procbench.views.summary import host_card
 
     _must_be_seconds(timeout)

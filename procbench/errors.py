@@ -88,12 +88,74 @@ class MappingSealedError(MappingError, PermissionError):
     """The mapping is sealed or read-only; nothing can be written to it."""
 
 
+class DescriptorError(ProcbenchError):
+    """Above what a descriptor budget or manager refuses."""
+
+
+class DescriptorsSpentError(DescriptorError, OSError):
+    """No descriptor is left for it (EMFILE, ENFILE), and the caller would not, or no longer, wait; nothing was opened."""
+
+
+class PermitReleaseError(DescriptorError, RuntimeError):
+    """More permits were given back than are out, so that somebody counts wrongly; nothing was changed."""
+
+
+class StaleDescriptorError(DescriptorError, ValueError):
+    """The handle was closed; its number may be somebody else's by now, so the kernel was told nothing."""
+
+
+class DescriptorsInUseError(DescriptorError, RuntimeError):
+    """Handles of the manager are out; close them before it."""
+
+
+class DescriptorUsageWarning(UserWarning):
+    """Most of the descriptors that this process may have are in use; soon its children wait for one another's."""
+
+
 class ProcessGoneError(ProcbenchError, ProcessLookupError):
     """The process has ended, or there never was one with that number; nothing was done to whoever has it now (ESRCH)."""
 
 
 class PermissionDeniedError(ProcbenchError, PermissionError):
     """The kernel does not let this user do that; the message names the capability or the limit that would."""
+
+
+class StreamBusyError(ProcbenchError, RuntimeError):
+    """Another coroutine waits on that stream; one at a time may."""
+
+
+class StreamBrokenError(ProcbenchError, BrokenPipeError):
+    """The child closed its standard input, or ended, before it had everything (EPIPE).
+
+    Attributes:
+        sent_bytes: How much the pipe had taken of everything that was written to the stream.
+    """
+
+    def __init__(self, errno: int, message: str, sent_bytes: int = 0) -> None:
+        super().__init__(errno, message)
+        self.sent_bytes = sent_bytes
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.errno, self.strerror, self.sent_bytes)
+
+
+class LineTooLongError(ProcbenchError, ValueError):
+    """A line has no end within the limit that the reader set. Nothing is lost: it stays unread.
+
+    Attributes:
+        limit_bytes: The limit.
+        partial: The line's first ``limit_bytes``.
+    """
+
+    def __init__(self, limit_bytes: int, partial: bytes) -> None:
+        super().__init__(
+            f"no end of the line in the first {limit_bytes} bytes; it stays unread: raise limit_bytes, or read(n)"
+        )
+        self.limit_bytes = limit_bytes
+        self.partial = partial
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.limit_bytes, self.partial)
 
 
 class SpawnError(ProcbenchError, OSError):
@@ -135,6 +197,16 @@ class CommandArgumentError(SpawnError, ValueError):
 
 class SpawnLimitError(SpawnError, BlockingIOError):
     """The system has no process or descriptor left at the moment (EAGAIN, EMFILE, ENFILE, ENOMEM); later may work."""
+
+
+class LimitRefusedError(SpawnError):
+    """A child had begun and could not be kept to its limits, so it was ended again; it may have done something already.
+
+    Most often a set-user-id program, or one with capabilities of its own, which an ordinary user may not limit.
+    """
+
+    def __str__(self) -> str:
+        return f"cannot limit {self.program!r}: {self.strerror} (stage {self.stage}, {_errno.errorcode.get(self.errno or 0)})"
 
 
 class CommandFailedError(ProcbenchError, subprocess.CalledProcessError):

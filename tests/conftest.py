@@ -13,6 +13,59 @@ import pytest
 
 _PATIENCE_S = 5.0
 
+# What takes long, in the order in which it starts where tests run side by side; each is marked ``slow``.
+SLOW = (
+    "test_every_notebook_says_what_it_said_before",
+    "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
+    "test_a_million_acquisitions_by_eight_threads",
+    "test_a_kill_at_any_system_call_leaves_the_run_absent_or_whole",
+    "test_style_types_and_floors_are_kept",
+    "test_twenty_thousand_commands_of_every_kind",
+    "test_many_threads_lend_and_give_back",
+    "test_a_checked_cell_that_says_something_else_is_seen",
+    "test_ten_thousand_rebalances",
+    "test_more_than_two_gibibytes",
+    "test_three_gibibytes",
+)
+
+
+def place_among_slow(nodeid: str) -> int:
+    """Return a test's place among those that take long, or their number when it is none of them."""
+    name = nodeid.partition("[")[0].rpartition("::")[2]
+    return SLOW.index(name) if name in SLOW else len(SLOW)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what takes long, and put it first where tests run side by side: begun last, it would be waited for alone."""
+    for item in items:
+        if place_among_slow(item.nodeid) < len(SLOW):
+            item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place_among_slow(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection look at what the imports made, again and again: it stays, and a test's own garbage is little."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Hand out what takes long test by test, and all else file by file, because a file's tests share what they set up.
+
+    xdist's own groups cannot say so: it writes them into node ids, and pytest 9.2 no longer lets it, without a word.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # the order is this file's
+
+    class SlowTestsAndFiles(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("::")[0] if place_among_slow(nodeid) == len(SLOW) else nodeid
+
+    return SlowTestsAndFiles(config, log)
+
 
 class Possessions(NamedTuple):
     """What this process has and a test must give back."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +26,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from procbench.cpu.affinity import CpuAffinityManager
 from procbench.cpu.balance import Move, Round
+from procbench.cpu.managed import ManagedProcess
 from procbench.cpu.pinning import pin_current_thread, process_cpus
 from procbench.cpu.placement import optimal_cpus
 from procbench.cpu.priorities import Priority
 from procbench.cpu.processes import ProcessGuard, ProcessId, ProcessMark, read_stat, thread_ids
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
-from tests.waiting import SYSTEM_PYTHON, run_python
+from tests.waiting import ROOT, SYSTEM_PYTHON, run_python
 
 OWN = frozenset(os.sched_getaffinity(0))
 FIRST, LAST = frozenset({min(OWN)}), frozenset({max(OWN)})
@@ -466,7 +470,7 @@ def test_a_faked_start_shows_the_same(known_by: str, touched: list[int]) -> None
     with Child() as child, manager() as affinity:
         affinity.pin(child.pid, FIRST)
         affinity.set_priority(child.pid, "critical")
-        entry = affinity._managed[child.pid]
+        entry = affinity._managed.by_pid[child.pid]
         real = entry.mark
         entry.mark = ProcessMark(ProcessId(child.pid, real.process.started_ticks - 1), real.serial)
         touched.clear()
@@ -492,10 +496,12 @@ def test_a_managed_number_may_become_a_threads(known_by: str, touched: list[int]
             lambda: affinity.release(tid),
             affinity.close,
         ):
-            affinity._managed[tid] = replace(affinity._managed[child.pid], mark=ended, priority="critical")
+            affinity._managed.by_pid[tid] = replace(
+                affinity._managed.by_pid[child.pid], mark=ended, priority="critical"
+            )
             touched.clear()
             call()
-            assert tid not in affinity._managed
+            assert tid not in affinity._managed.by_pid
             assert tid not in touched or call == affinity.close  # close restores its own process, threads and all
         assert affinity.statistics().gone == 4
 
@@ -563,7 +569,7 @@ def test_moves_are_proposed_and_made_only_when_asked() -> None:
 
 
 @needs_two
-def test_busy_processes_spread_and_stay() -> None:
+def test_busy_processes_spread_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that each keep a CPU busy, on one CPU, are put on two; their own load is no reason to move again."""
     pair = sorted(OWN)[:2]
     with Child() as one, Child() as two, manager(allowed=lambda: frozenset(pair)) as affinity:
@@ -571,7 +577,7 @@ def test_busy_processes_spread_and_stay() -> None:
             affinity.set_priority(child.pid, "normal")
             affinity.pin(child.pid, {pair[0]})
         share = {one.pid: 0.5, two.pid: 0.5}
-        affinity._own_load = lambda entry: share[entry.mark.process.pid]  # type: ignore[method-assign]
+        monkeypatch.setattr(ManagedProcess, "own_load", lambda entry: share[entry.mark.process.pid])
         affinity._loads = lambda: {pair[0]: 1.0, pair[1]: 0.0}
         (move,) = affinity.rebalance(apply=True)
         assert (move.current, move.best) == ({pair[0]}, {pair[1]})
@@ -648,14 +654,13 @@ def test_what_it_had_has_gone_off_meanwhile() -> None:
     """C07: a thread whose former CPUs are all off by now gets the allowed ones, so that it is not left pinned."""
     with Child() as child, manager() as affinity:
         affinity.pin(child.pid, FIRST)
-        before = affinity._managed[child.pid].before
+        before = affinity._managed.by_pid[child.pid].before
         before[child.pid] = before[child.pid]._replace(cpus=frozenset({max(OWN) + 1}))
         assert affinity.release(child.pid)
         assert cpus_of(child.pid) == OWN
 
 
 @needs_two
-@pytest.mark.slow
 def test_ten_thousand_rebalances(touched: list[int]) -> None:
     """10,000 rebalances over processes that come and go: no error, no foreign process set, no descriptor more."""
     chance = random.Random(4)
@@ -743,7 +748,7 @@ def test_somebody_elses_choice_for_a_new_thread_stays() -> None:
     with with_threads(2) as child, manager() as affinity:
         affinity.pin(child.pid, LAST)
         first, second = sorted(thread_ids(child.pid) - {child.pid})
-        before = affinity._managed[child.pid].before
+        before = affinity._managed.by_pid[child.pid].before
         del before[first], before[second]  # as if they were born later
         os.sched_setaffinity(second, FIRST)
         affinity.release(child.pid)
@@ -798,6 +803,146 @@ def test_many_threads_use_one_manager() -> None:
 
 
 # --- a model ------------------------------------------------------------------------------------------------------
+
+
+# --- forgotten ----------------------------------------------------------------------------------------------------
+
+FORGOTTEN = """
+import gc, os, sys, warnings
+import procbench
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, *_: print(message, flush=True)
+pid, how = int(sys.argv[1]), sys.argv[2]
+mine = os.sched_getaffinity(0)
+manager = procbench.CpuAffinityManager()
+manager.pin(pid, {min(mine)})
+if how == "in a fork":
+    child = os.fork()
+    if not child:
+        del manager
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(sorted(os.sched_getaffinity(pid)) == [min(mine)])
+    manager.close()
+elif how == "closed":
+    manager.close()
+elif how == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
+
+@needs_two
+def test_a_forgotten_manager_puts_back_what_it_changed() -> None:
+    """Every thread has its own CPUs again as soon as the last reference goes, and a warning says what to do."""
+    with with_threads(3) as child, Child() as other, Child() as ended:
+        one = min(thread_ids(child.pid) - {child.pid})
+        os.sched_setaffinity(one, LAST)
+        affinity = manager()
+        for pinned in (child, other, ended):
+            affinity.pin(pinned.pid, FIRST)
+        assert sets_of(child.pid) == {FIRST}
+        ended.end()
+        with pytest.warns(
+            ResourceWarning, match="forgotten, and 2 of its processes got back .* in a with block$"
+        ) as said:
+            del affinity
+        assert said[0].filename == __file__
+        assert {tid: cpus_of(tid) for tid in thread_ids(child.pid)} == {
+            tid: LAST if tid == one else OWN for tid in thread_ids(child.pid)
+        }
+        assert cpus_of(other.pid) == OWN
+
+
+@needs_two
+def test_a_manager_in_a_cycle_puts_back_when_it_is_collected() -> None:
+    """Also where only the garbage collector finds that nobody has it."""
+    with Child() as child:
+        cycle: list[object] = [CpuAffinityManager()]
+        cycle.append(cycle)
+        assert isinstance(cycle[0], CpuAffinityManager)
+        cycle[0].pin(child.pid, FIRST)
+        del cycle
+        with pytest.warns(ResourceWarning, match="forgotten"):
+            gc.collect()
+        assert cpus_of(child.pid) == OWN
+
+
+def test_a_forgotten_manager_that_changed_nothing_says_nothing() -> None:
+    """One that never pinned, whose processes have ended, or that was closed, is no loss; warnings are errors here."""
+    with Child() as child:
+        affinity = manager()
+        affinity.set_priority(child.pid, "low")
+        del affinity
+        affinity = manager()
+        affinity.pin(child.pid, FIRST)
+        affinity.close()
+        del affinity
+        affinity = manager()
+        affinity.pin(child.pid, FIRST)
+        child.end()
+        del affinity
+        gc.collect()
+
+
+@needs_two
+def test_a_forgotten_manager_leaves_a_later_process_alone(known_by: str, touched: list[int]) -> None:
+    """C06: what has the number of a pinned process by then, and is another, keeps its CPUs."""
+    with Child() as child:
+        affinity = manager()
+        affinity.pin(child.pid, FIRST)
+        entry = affinity._managed.by_pid[child.pid]
+        started = entry.mark.process.started_ticks - 1
+        entry.mark = entry.mark._replace(process=ProcessId(child.pid, started))
+        touched.clear()
+        del affinity
+        assert touched == []
+        assert cpus_of(child.pid) == FIRST
+
+
+@needs_two
+def test_what_cannot_be_put_back_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning says what the kernel refused; the processes after it get theirs."""
+    real = os.sched_setaffinity
+    with Child() as one, Child() as two, Child() as three:
+
+        def refuse(tid: int, cpus: Any) -> None:
+            if tid == one.pid:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            if tid == two.pid:
+                raise ZeroDivisionError("out of the blue")
+            real(tid, cpus)
+
+        affinity = manager()
+        for child in (one, two, three):
+            affinity.pin(child.pid, FIRST)
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+        with pytest.warns(ResourceWarning, match="and 1 of its .* CAP_SYS_NICE; out of the blue; close it"):
+            del affinity
+        assert (cpus_of(one.pid), cpus_of(two.pid), cpus_of(three.pid)) == (FIRST, FIRST, OWN)
+
+
+@needs_two
+@pytest.mark.parametrize(
+    ("how", "said", "left"),
+    [
+        ("at the end", "an affinity manager was forgotten, and 1 of its .*", OWN),
+        ("closed", "", OWN),
+        ("in a fork", "True", OWN),
+        ("killed", "", FIRST),
+    ],
+)
+def test_a_script_that_ends_leaves_nothing_pinned(how: str, said: str, left: frozenset[int]) -> None:
+    """At the interpreter's end what is open is put back with a warning; not by a fork, and not by one that is killed."""
+    with Child() as child:
+        argv = [sys.executable, "-c", FORGOTTEN, str(child.pid), how]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == (-9 if how == "killed" else 0), done.stderr
+        assert re.fullmatch(said, done.stdout.strip())
+        assert done.stderr == ""
+        assert cpus_of(child.pid) == left
 
 
 class AffinityMachine(RuleBasedStateMachine):
@@ -861,6 +1006,15 @@ class AffinityMachine(RuleBasedStateMachine):
         self.has.update(self.had)
         self.had.clear()
         self.affinity = manager()
+
+    @rule()
+    def forget(self) -> None:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            self.affinity = manager()
+        assert [one.category for one in said] == [ResourceWarning] * bool(self.had)
+        self.has.update(self.had)
+        self.had.clear()
 
     @invariant()
     def each_has_what_it_must(self) -> None:

@@ -551,7 +551,6 @@ def write_notebook(path: Path, *sources: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
 
 
-@pytest.mark.slow
 def test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place(tmp_path: Path):
     """Settings arrive, the index is named, a failed notebook is status 1; Ctrl-C is 130, SIGTERM 143, latest stays."""
     shelf = tmp_path / "shelf"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -68,6 +70,11 @@ def test_no_code_runs_between_fork_and_exec():
     """L23: a lock that another thread holds at the fork would be held in the child for ever."""
     for path in (ROOT / "procbench").rglob("*.py"):
         assert not re.search(r"preexec_fn\s*=|\bos\.fork\(|shell\s*=\s*True|\bselect\.select\(", path.read_text()), path
+
+
+def test_what_is_listed_as_slow_is_there():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert [name for name in SLOW if f"def {name}(" not in tests] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -6,26 +6,38 @@ import contextlib
 import gc
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from procbench.cpu import subgroups
-from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
+from procbench import linux
+from procbench.cpu import cpu_limit, memory_limit, subgroups
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.duty import DutyCycler, LimitedGroup, descendants
+from procbench.cpu.guardian import Guardian
 from procbench.cpu.memory_limit import MemoryLimiter, set_soft_limit
 from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError
-from tests.waiting import SYSTEM_PYTHON, long_sleep, run_python, wait_until
+from procbench.io.blocking import run
+from procbench.io.limits import ChildLimiter, limit_hit
+from procbench.io.order import NULL, Limits, Order
+from procbench.io.orphans import adopting_orphans
+from procbench.io.results import RunResult
+from procbench.io.runner import ChildRunner
+from tests.waiting import ROOT, SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
 SPIN = ("sh", "-c", "while :; do :; done")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 SPIN_TWICE = ("sh", "-c", "(while :; do :; done) & while :; do :; done")
 
 
@@ -169,9 +181,10 @@ def test_the_end_of_the_interpreter_leaves_nothing_stopped(how: str) -> None:
 
 
 KILLED = """
-import subprocess, time, sys, os
+import subprocess, sys, time
 from procbench.cpu.cpu_limit import CpuLimiter
-child = subprocess.Popen(["sh", "-c", "trap 'echo $$ >&2' CONT; while :; do :; done"], process_group=0)
+group = None if sys.argv[1] == "alone" else 0
+child = subprocess.Popen(["sh", "-c", "while :; do :; done"], process_group=group, stdout=subprocess.DEVNULL)
 limiter = CpuLimiter(0.02, by_cgroup=False)
 limiter.add(child.pid)
 print(child.pid, flush=True)
@@ -179,36 +192,81 @@ time.sleep(90)
 """
 
 
-def test_a_killed_owner_leaves_nothing_stopped() -> None:
-    """A killed owner whose child is adopted outside its session leaves nothing stopped: the kernel sends SIGHUP and SIGCONT."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    owner = subprocess.Popen(
-        [sys.executable, "-c", KILLED],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=env,
-        start_new_session=True,
-    )
-    try:
-        assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        child = identify(pid)
-        wait_until(lambda: state_of(pid) == "T")
-    finally:
-        owner.kill()
-        owner.communicate()
+@pytest.mark.parametrize("how", ["in a group", "alone"])
+def test_a_killed_owner_leaves_nothing_stopped(how: str) -> None:
+    """What is stopped when its owner is killed goes on, where the kernel does nothing: whoever adopts it is in its session."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with adopting_orphans():  # the child and its guardian are ours then, and are ended at last
+        owner = subprocess.Popen([sys.executable, "-c", KILLED, how], stdout=subprocess.PIPE, env=env, process_group=0)
+        try:
+            assert owner.stdout is not None
+            pid = int(owner.stdout.readline())
+            wait_until(lambda: descendants(owner.pid) - {owner.pid, pid}, "that the guardian is there")
+            (guardian,) = descendants(owner.pid) - {owner.pid, pid}
+            wait_until(lambda: state_of(pid) == "T")
+        finally:
+            owner.kill()
+            owner.communicate()
+        wait_until(lambda: state_of(pid) == "R", "that it goes on")
+        wait_until(lambda: state_of(guardian) == "Z", "that the guardian has ended")
 
-    def is_stopped() -> bool:
-        with contextlib.suppress(ProcessGoneError):
-            return read_stat(pid).id == child and state_of(pid) == "T"
-        return False
 
-    try:
-        wait_until(lambda: not is_stopped(), "that it is not stopped")
-    finally:
-        with contextlib.suppress(ProcessGoneError):
-            if read_stat(pid).id == child:
-                os.killpg(pid, signal.SIGKILL)
+def test_a_guardian_lets_go_of_the_very_process_that_was_noted(tmp_path: Path) -> None:
+    """C06: what stands in the guardian's file goes on, whatever it is called; a later process with its number does not."""
+    odd = tmp_path / ") T 1 (\n7) x"
+    shutil.copy("/bin/sleep", odd)
+    with (
+        running(str(odd), "90") as named,
+        running() as group,
+        running() as alone,
+        running() as later,
+        running() as let_go,
+    ):
+        guardian = Guardian()
+        guardian.open()
+        wait_until(lambda: b"T 1" in Path(f"/proc/{named.pid}/stat").read_bytes(), "that it has its name")
+        struck_out = guardian.note(*identify(later.pid))
+        last = guardian.note(*identify(let_go.pid))
+        for child in (named, alone):
+            guardian.note(*identify(child.pid))
+        guardian.note(-group.pid, identify(group.pid).started_ticks)
+        guardian.note(2**22 + 1, 1)  # nobody has that number
+        guardian.strike_out(struck_out)
+        assert guardian.note(later.pid, identify(later.pid).started_ticks - 1) == struck_out
+        guardian.strike_out(last)
+        for child in (named, group, alone, later, let_go):
+            child.send_signal(signal.SIGSTOP)
+            wait_until(lambda: state_of(child.pid) == "T")  # noqa: B023 - called here
+        guardian.close()  # the shell reads the file at the pipe's end, or when it is told to
+        assert "T" not in {state_of(child.pid) for child in (named, group, alone)}
+        assert [state_of(child.pid) for child in (later, let_go)] == ["T", "T"]
+
+
+def test_a_guardian_that_is_gone_or_never_came_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The duty cycle goes on without a guardian, and closing waits neither for one nor for whoever holds its pipe open."""
+
+    def guardian_of(limiter: CpuLimiter) -> Guardian:
+        guardian = limiter._duty._state.guardian
+        wait_until(lambda: guardian._fds, "that the guardian is there")
+        return guardian
+
+    with running(*SPIN) as child:
+        with contextlib.closing(CpuLimiter(0.1, by_cgroup=False)) as limiter:
+            limiter.add(child.pid)
+            pid = guardian_of(limiter)._pid
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            stops_and_goes_on(child.pid)
+        with contextlib.closing(CpuLimiter(0.1, by_cgroup=False)) as limiter:
+            limiter.add(child.pid)
+            holder = subprocess.Popen(["sleep", long_sleep()], pass_fds=guardian_of(limiter)._fds)
+        holder.kill()
+        holder.wait()
+        monkeypatch.setattr("procbench.cpu.guardian._SHELL", "/nowhere/sh")
+        with contextlib.closing(CpuLimiter(0.1, by_cgroup=False)) as limiter:
+            limiter.add(child.pid)
+            stops_and_goes_on(child.pid)
+            assert limiter._duty._state.guardian._fds == ()
 
 
 def test_a_later_process_with_the_same_pid_is_not_stopped() -> None:
@@ -325,6 +383,165 @@ def test_children_that_come_and_go_leave_nothing_behind() -> None:
             assert limiter._placed == {}
 
 
+@contextlib.contextmanager
+def hurried_threads() -> Iterator[None]:
+    """Have threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def race_to_close(adds: list[Callable[[], object]], closes: Callable[[], None]) -> None:
+    """Call each of ``adds`` again and again in a thread of its own until ClosedError, and ``closes`` in two others."""
+    start = threading.Barrier(len(adds) + 2)
+
+    def adding(add: Callable[[], object]) -> None:
+        start.wait()
+        with contextlib.suppress(ClosedError):
+            while True:
+                add()
+
+    def closing() -> None:
+        start.wait()
+        closes()
+
+    with ThreadPoolExecutor(len(adds) + 2) as pool:
+        ends = [pool.submit(adding, add) for add in adds] + [pool.submit(closing) for _ in range(2)]
+        for end in ends:
+            end.result()
+
+
+@pytest.mark.parametrize(
+    "kind", ["cpu by cgroup", "cpu by duty cycle", "memory by cgroup", "memory by rlimit", "cycler"]
+)
+def test_what_is_added_while_it_is_closed_does_not_stay_limited(kind: str) -> None:
+    """C10: threads that add while others close get ClosedError, or a limit that is lifted: nobody stays limited or stopped."""
+    by_cgroup = kind.endswith("cgroup")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hurried_threads())
+        children = [stack.enter_context(running()) for _ in range(3)]
+        limits_of = lambda: [resource.prlimit(child.pid, resource.RLIMIT_AS) for child in children]  # noqa: E731
+        before = limits_of()
+        for _ in range(10):
+            if kind == "cycler":
+                cycler = DutyCycler()
+                race_to_close([partial(cycler.add, identify(child.pid), 0.02) for child in children], cycler.close)
+                assert not cycler._state.groups
+            elif kind.startswith("cpu"):
+                cpu = CpuLimiter(0.02, by_cgroup=by_cgroup)
+                race_to_close([partial(cpu.add, child.pid) for child in children], cpu.close)
+                assert not cpu._placed
+            else:
+                memory = MemoryLimiter(by_cgroup=by_cgroup)
+                race_to_close([partial(memory.add, child.pid, 1 << 30) for child in children], memory.close)
+                assert not memory._bounded
+            assert groups_left() == []
+        assert limits_of() == before
+        wait_until(lambda: {state_of(child.pid) for child in children} == {"S"}, "that nobody is stopped")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("cpu by cgroup", marks=with_cpu_groups),
+        "cpu by duty cycle",
+        pytest.param("memory by cgroup", marks=with_memory_groups),
+        "memory by rlimit",
+    ],
+)
+def test_a_limiter_that_is_closed_in_the_midst_of_an_add_lifts_that_limit(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """C10: a process that was just limited when another thread closed the limiter is let go, and the add is refused."""
+    by_cgroup = kind.endswith("cgroup")
+    cpu, memory = CpuLimiter(0.02, by_cgroup=by_cgroup), MemoryLimiter(by_cgroup=by_cgroup)
+    limiter = cpu if kind.startswith("cpu") else memory
+    where, name = {
+        "cpu by cgroup": (cpu_limit, "_used_s"),
+        "cpu by duty cycle": (cpu_limit, "identify"),
+        "memory by cgroup": (memory_limit, "protect_parent_from_oom"),
+        "memory by rlimit": (memory_limit, "protect_parent_from_oom"),
+    }[kind]
+    real = getattr(where, name)
+
+    def closing_first(*args: object) -> object:
+        other = threading.Thread(target=limiter.close)
+        other.start()
+        other.join()
+        return real(*args)
+
+    with running() as child, contextlib.closing(cpu), contextlib.closing(memory):
+        before = resource.prlimit(child.pid, resource.RLIMIT_AS)
+        monkeypatch.setattr(where, name, closing_first)
+        with pytest.raises(ClosedError):
+            _ = cpu.add(child.pid) if limiter is cpu else memory.add(child.pid, 1 << 30)
+        assert resource.prlimit(child.pid, resource.RLIMIT_AS) == before
+        assert groups_left() == []
+        assert not cpu._placed
+        assert not memory._bounded
+
+
+def test_a_cycler_that_is_collected_in_its_own_thread_leaves_nothing_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A garbage collection that closes the cycler just before its thread stops a group does not leave that group stopped."""
+    cycler = DutyCycler()
+    state, real, closed = cycler._state, os.killpg, threading.Event()
+
+    def killpg(group: int, number: int) -> None:
+        if number == signal.SIGSTOP and not closed.is_set():
+            state.close()  # what the finalizer calls
+            closed.set()
+        real(group, number)
+
+    with running(*SPIN) as child, monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", killpg)
+        cycler.add(identify(child.pid), 0.02)
+        wait_until(closed.is_set, "that it is closed")
+        cycler.close()
+        wait_until(lambda: state_of(child.pid) == "R", "that it goes on")
+
+
+@pytest.mark.parametrize("by_cgroup", [pytest.param(True, marks=with_cpu_groups), False])
+def test_a_cpu_limit_holds_after_a_slice(monkeypatch: pytest.MonkeyPatch, by_cgroup: bool) -> None:
+    """A cgroup's limit stays while the child stands still for something urgent; a duty cycle's is lifted and put back."""
+    if not by_cgroup:
+        monkeypatch.setattr(subgroups, "own_group", lambda controller: None)
+    limiter = ChildLimiter(0.25, None)
+    runner = ChildRunner(limiter=limiter, stoppable=True)
+    runner.slice_s = 0.05
+    cpu = limiter._cpu
+    assert cpu is not None
+    running_shares: list[float | None] = []
+    resting_shares: list[float | None] = []
+
+    def urgent_work() -> None:
+        (pid,) = set(cpu._placed) | limiter._resting
+        wait_until(lambda: state_of(pid) == "T", "that it stands still")
+        resting_shares.append(cpu.share_in_force(pid))
+
+    def more_urgent() -> Callable[[], None] | None:
+        (pid,) = cpu._placed
+        running_shares.append(cpu.share_in_force(pid))
+        if len(running_shares) == 1:
+            return urgent_work
+        if not by_cgroup:
+            stops_and_goes_on(pid)  # limited again
+        runner.stop(kill=True)
+        return None
+
+    runner.more_urgent = more_urgent
+    try:
+        result = RunResult(*runner.run(Order(SPIN, Limits())))
+    finally:
+        runner.close()
+        limiter.close()
+    assert (result.returncode, result.cancelled) == (-signal.SIGKILL, True)
+    assert running_shares == [0.25, 0.25]
+    assert resting_shares == [0.25 if by_cgroup else None]
+
+
 # --- choice of mechanism ----------------------------------------------------------------------------------------------
 
 
@@ -372,6 +589,39 @@ def test_a_cpu_group_holds_the_process_and_what_it_starts() -> None:
         assert quota.read_text().split()[0] == "150000"
 
 
+@with_cpu_groups
+@pytest.mark.parametrize("then", ["add", "close"])
+def test_a_cpu_group_is_emptied_once_there_is_a_descriptor(then: str) -> None:
+    """L19: a process that cannot leave its group for want of a descriptor leaves it with the next call that has one."""
+    with running() as child, running() as other, contextlib.closing(CpuLimiter(0.3)) as limiter:
+        limiter.add(child.pid)
+        (folder,) = groups_left()
+        with no_descriptor_left():
+            limiter.remove(child.pid)
+        assert members(folder) == {child.pid}
+        if then == "add":
+            limiter.add(other.pid)
+            assert [child.pid in members(group) for group in groups_left()] == [False] * len(groups_left())
+        else:
+            limiter.close()
+            assert groups_left() == []
+
+
+@pytest.mark.parametrize("by_cgroup", [pytest.param(True, marks=with_memory_groups), False])
+def test_a_memory_limit_is_lifted_once_there_is_a_descriptor(by_cgroup: bool) -> None:
+    """L19: for want of a descriptor a memory limit stays, without an error; closing gives the process what it had before."""
+    with running() as child, contextlib.closing(MemoryLimiter(by_cgroup=by_cgroup)) as limiter:
+        score = Path(f"/proc/{child.pid}/oom_score_adj")
+        before = resource.prlimit(child.pid, resource.RLIMIT_AS), score.read_text()
+        limiter.add(child.pid, 1 << 30)
+        with no_descriptor_left():
+            assert limiter.oom_kills(child.pid) == 0
+            limiter.remove(child.pid)
+        limiter.close()
+        assert (resource.prlimit(child.pid, resource.RLIMIT_AS), score.read_text()) == before
+        assert groups_left() == []
+
+
 @pytest.mark.parametrize("own", [None, Path("/proc"), Path("/nowhere")])
 def test_without_a_cgroup_the_duty_cycle_and_rlimits_are_named(
     monkeypatch: pytest.MonkeyPatch, own: Path | None
@@ -387,7 +637,7 @@ def test_without_a_cgroup_the_duty_cycle_and_rlimits_are_named(
         assert memory.add(child.pid, 1 << 30) == "RLIMIT_AS"
 
 
-NOBODY = """
+BOTH_LIMITS = """
 import subprocess
 from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
@@ -400,11 +650,85 @@ finally:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not SYSTEM_PYTHON.exists(), reason="only root may become nobody")
+by_nobody = pytest.mark.skipif(os.geteuid() != 0 or not SYSTEM_PYTHON.exists(), reason="only root may become nobody")
+
+
+@by_nobody
 def test_an_ordinary_user_has_both_limits() -> None:
     """C10: an ordinary user gets the duty cycle and RLIMIT_AS, and is told."""
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
-    assert run_python(NOBODY, before=nobody, python=SYSTEM_PYTHON) == f"duty cycle,RLIMIT_AS,{1 << 30}"
+    assert run_python(BOTH_LIMITS, before=NOBODY, python=SYSTEM_PYTHON) == f"duty cycle,RLIMIT_AS,{1 << 30}"
+
+
+@contextlib.contextmanager
+def set_user_id(program: str) -> Iterator[Path]:
+    """A copy of a program that runs as root whoever starts it, where everybody may."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.statvfs(folder).f_flag & os.ST_NOSUID:
+            pytest.skip("set-user-id bits do nothing here")
+        Path(folder).chmod(0o755)
+        copy = Path(folder) / Path(program).name
+        shutil.copy(shutil.which(program) or program, copy)
+        copy.chmod(0o4755)
+        yield copy
+
+
+REFUSED = """
+import pickle, sys
+from pathlib import Path
+from procbench import RunSettings, WorkStealingScheduler
+from procbench.errors import LimitRefusedError
+from procbench.io.limits import ChildLimiter
+from procbench.io.order import Limits, Order
+from procbench.io.runner import ChildRunner
+from procbench.io.order import NULL
+limiter = ChildLimiter(None, 1 << 30)
+runner = ChildRunner(limiter=limiter)
+try:
+    runner.run(Order(sys.argv[1:], Limits()))
+except LimitRefusedError as error:
+    print(error.stage, str(pickle.loads(pickle.dumps(error))) == str(error), error)
+runner.close(); limiter.close()
+with WorkStealingScheduler(RunSettings(workers=1, memory_limit_bytes=1 << 30)) as scheduler:
+    tasks = [scheduler.submit(sys.argv[1:]), scheduler.submit(["true"])]
+    print(*[task.result().outcome for task in tasks])
+print(*[path.read_text() for path in Path("/proc/self/task").glob("*/children")])
+"""
+
+
+@by_nobody
+def test_a_set_user_id_program_that_cannot_be_limited_is_ended_and_says_so() -> None:
+    """C10: it had begun and is ended and reaped; the error says why and what to do, and the next command runs."""
+    with set_user_id("sleep") as sleep:
+        marker = long_sleep()
+        refusal, outcomes, *children = run_python(
+            REFUSED, sleep, marker, before=NOBODY, python=SYSTEM_PYTHON
+        ).splitlines()
+        assert processes_with(marker) == []
+    assert refusal.startswith(f"limits True cannot limit '{sleep}': Operation not permitted; RLIMIT_AS of process ")
+    assert "It had begun and was ended; run it without limits, or as root" in refusal
+    assert outcomes == "failed succeeded"
+    assert not "".join(children).strip()
+
+
+BECOMES_ROOT = """
+import os, subprocess, sys, time
+from procbench.io.spawn import end_at_once
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+while os.stat(f"/proc/{child.pid}").st_uid != 0 or b"sleep" not in open(f"/proc/{child.pid}/comm", "rb").read():
+    time.sleep(0.001)
+end_at_once(child.pid)
+child.returncode = 0
+print("left")
+"""
+
+
+@by_nobody
+def test_a_child_that_became_another_user_does_not_hide_why_it_should_end() -> None:
+    """A child that this user may not even kill is left, without another error in the place of the one that is told."""
+    with set_user_id("setpriv") as setpriv, adopting_orphans():
+        command = (setpriv, "--reuid=0", "sleep", long_sleep())
+        assert run_python(BECOMES_ROOT, *command, before=NOBODY, python=SYSTEM_PYTHON) == "left"
+        assert processes_with(command[-1])
 
 
 def test_version_2_is_taken_only_where_it_hands_the_controller_down(
@@ -455,15 +779,14 @@ def eater(code: str = EATS) -> subprocess.Popen[bytes]:
 
 @with_memory_groups
 def test_too_much_memory_is_told_from_other_kills() -> None:
-    """C09: the kernel kills a child over its cgroup's limit, not its parent, and the cause is ``limit:memory``."""
+    """C09: the kernel kills a child over its cgroup's limit, not its parent, and the result can say so."""
     with contextlib.closing(MemoryLimiter()) as limiter:
         child = eater()
         mechanism = limiter.add(child.pid, 64 << 20)
         assert mechanism in ("cgroup v1", "cgroup v2")
         assert limiter.limit_bytes(child.pid) == 64 << 20
         child.communicate(b"\n")
-        limits = ChildLimits(oom_kills=limiter.oom_kills(child.pid))
-        assert cause_of_end(child.returncode, 0.1, limits) == "limit:memory"
+        assert limit_hit(child.returncode, linux.Usage(), limiter.oom_kills(child.pid)) == "memory"
         limiter.remove(child.pid)
         with running() as other:  # the group is used again, and its count goes on
             limiter.add(other.pid, 64 << 20)
@@ -498,41 +821,63 @@ def test_address_space_is_limited_without_a_cgroup() -> None:
         limiter.add(child.pid, 300 << 20)
         child.communicate(b"\n")
         assert child.returncode == 1
-        assert cause_of_end(child.returncode, 0.1, ChildLimits()) is None
+        assert limit_hit(child.returncode, linux.Usage()) is None
 
 
-@pytest.mark.parametrize("hard", [False, True])
-def test_too_much_cpu_time_is_told_from_other_kills(hard: bool) -> None:
-    """C08: SIGXCPU, and SIGKILL at the hard limit, are ``limit:CPU`` when that much CPU time was used."""
-    with running(*SPIN) as child:
-        if hard:
-            resource.prlimit(child.pid, resource.RLIMIT_CPU, (1, 1))
-        else:
-            set_soft_limit(child.pid, resource.RLIMIT_CPU, "RLIMIT_CPU", 1)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        assert child.returncode == (-signal.SIGKILL if hard else -signal.SIGXCPU)
-        cpu_time_s = usage.ru_utime + usage.ru_stime
-        assert cause_of_end(child.returncode, cpu_time_s, ChildLimits(cpu_time_limit_s=1)) == "limit:CPU"
-        assert cause_of_end(child.returncode, 0.1, ChildLimits(cpu_time_limit_s=1)) is None
-        assert cause_of_end(child.returncode, cpu_time_s, ChildLimits()) is None
+def test_cpu_time_that_is_used_up_is_told() -> None:
+    """C08: SIGXCPU at the soft limit is ``cpu``, also of a limit that the command set itself."""
+    result = run(["sh", "-c", "ulimit -S -t 1; while :; do :; done"])
+    assert (result.signal, result.limit_hit) == ("SIGXCPU", "cpu")
+
+
+HARD_LIMIT = """
+import resource
+from procbench.io.blocking import run
+resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
+for command in ("while :; do :; done", "kill -KILL $$"):
+    result = run(["sh", "-c", command])
+    print(result.signal, result.limit_hit)
+"""
+
+
+def test_cpu_time_that_is_used_up_is_told_from_other_kills() -> None:
+    """C08: SIGKILL is ``cpu`` when the time that the hard limit allows was used, and nothing when it was not."""
+    assert run_python(HARD_LIMIT).splitlines() == ["SIGKILL cpu", "SIGKILL None"]
 
 
 def test_too_large_a_file_is_told(tmp_path: Path) -> None:
-    """C08: SIGXFSZ under a file size limit is ``limit:FSIZE``, and without one nothing is claimed."""
-    with (tmp_path / "file").open("wb") as file:
-        child = subprocess.Popen(["sh", "-c", "read line; exec cat /dev/zero"], stdin=subprocess.PIPE, stdout=file)
-        set_soft_limit(child.pid, resource.RLIMIT_FSIZE, "RLIMIT_FSIZE", 4096)
-        child.communicate(b"\n")
-    assert (tmp_path / "file").stat().st_size == 4096
-    assert cause_of_end(child.returncode, 0.0, ChildLimits(file_size_limit_bytes=4096)) == "limit:FSIZE"
-    assert cause_of_end(child.returncode, 0.0, ChildLimits()) is None
+    """C08: SIGXFSZ is ``file size``."""
+    result = run(["sh", "-c", "ulimit -f 8; exec cat /dev/zero > file"], cwd=tmp_path)
+    assert (result.signal, result.limit_hit) == ("SIGXFSZ", "file size")
+    assert (tmp_path / "file").stat().st_size == 8 * 512
 
 
-@pytest.mark.parametrize("returncode", [0, 1, None, -signal.SIGTERM])
-def test_an_end_of_its_own_has_no_limit_as_its_cause(returncode: int | None) -> None:
+@pytest.mark.parametrize("command", ["exit 0", "exit 1", "kill -KILL $$", "kill -TERM $$"])
+def test_an_end_of_its_own_has_no_limit_as_its_cause(command: str) -> None:
     """C08: exit statuses and other signals are no limit's doing."""
-    assert cause_of_end(returncode, 9.0, ChildLimits(cpu_time_limit_s=1, file_size_limit_bytes=1, oom_kills=1)) is None
+    assert run(["sh", "-c", command]).limit_hit is None
+
+
+GREEDY = "dd if=/dev/zero of=/dev/null bs=400M count=1"
+
+
+@with_memory_groups
+def test_a_kill_that_may_be_ours_is_not_put_down_to_memory() -> None:
+    """C09: a child that is killed after its time-out is not said to have wanted too much memory, though one of its own had."""
+    limiter = ChildLimiter(None, 64 << 20)
+    runner = ChildRunner(limiter=limiter)
+    told = f"{GREEDY}; test $? = 137 && kill -KILL $$"
+    commands = {"of itself": (told, None), "at a time-out": (f"trap '{told}' TERM; while :; do sleep 0.01; done", 1.0)}
+    results = {}
+    try:
+        for when, (command, timeout) in commands.items():
+            fields = runner.run(Order(["sh", "-c", command], Limits(timeout=timeout, kill_grace_s=60), stderr=NULL))
+            results[when] = RunResult(*fields)
+    finally:
+        runner.close()
+        limiter.close()
+    seen = {when: (result.signal, result.timed_out, result.limit_hit) for when, result in results.items()}
+    assert seen == {"of itself": ("SIGKILL", False, "memory"), "at a time-out": ("SIGKILL", True, None)}
 
 
 def test_a_limit_above_the_hard_one_names_what_is_missing() -> None:

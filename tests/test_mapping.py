@@ -547,7 +547,6 @@ def test_a_truncated_file_is_not_forgotten_when_pickled() -> None:
         assert again.errno == errno.EBUSY
 
 
-@pytest.mark.slow
 def test_more_than_two_gibibytes() -> None:
     """B08: 3 GiB of holes: offsets and lengths over 2**31 and 2**32 bits are right, and cost no memory."""
     size = 3 << 30

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import subprocess
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,6 @@ from procbench.cpu.placement import (
     PLACEMENT_POLICIES,
     check_cpus,
     cores_first,
-    cpu_mask,
     format_cpu_list,
     optimal_cpus,
     place,
@@ -241,22 +240,30 @@ def test_the_halves_cover_the_allowed_cpus(drawn):
 
 
 @given(st.frozensets(st.integers(0, 300)))
-def test_lists_and_masks_are_read_back(cpus):
+def test_lists_are_read_back(cpus):
     """Writing and reading gives the same CPUs, beyond 64 too."""
     assert parse_cpu_list(format_cpu_list(cpus)) == cpus
-    mask = int(cpu_mask(cpus), 16)
-    assert {bit for bit in range(301) if mask >> bit & 1} == cpus
 
 
-def test_lists_and_masks_look_as_the_kernel_and_taskset_write_them():
-    """Ranges by a dash, hexadecimal without prefix."""
+def test_lists_look_as_the_kernel_writes_them():
+    """Ranges by a dash."""
     assert format_cpu_list({8, 0, 1, 2}) == "0-2,8"
     assert (format_cpu_list([]), format_cpu_list([0, 1])) == ("", "0-1")
-    assert (cpu_mask({0, 1}), cpu_mask({64})) == ("3", "1" + "0" * 16)
 
 
-@pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
-def test_the_mask_is_what_taskset_prints():
-    """taskset -p says the same of this process."""
-    done = subprocess.run(["taskset", "-p", str(os.getpid())], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith(f"mask: {cpu_mask(os.sched_getaffinity(0))}")
+def test_the_list_is_what_the_kernel_prints():
+    """``Cpus_allowed_list`` says the same of a thread that was given its CPUs one by one."""
+    said = {}
+
+    def look():
+        own = os.sched_getaffinity(0)
+        for cpus in (own, {min(own)}, {max(own)}):
+            os.sched_setaffinity(0, cpus)
+            status = Path("/proc/thread-self/status").read_text()
+            said[format_cpu_list(cpus)] = status.partition("Cpus_allowed_list:")[2].split()[0]
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert said
+    assert all(ours == kernels for ours, kernels in said.items())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +27,7 @@ from procbench.cpu import change, priority, processes, scheduling_class
 from procbench.cpu.priority import ProcessPriorityManager, apply_to_current_thread, read
 from procbench.cpu.processes import ProcessId, identify, thread_ids
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError, UnsupportedError
-from tests.waiting import SYSTEM_PYTHON, long_sleep, run_python
+from tests.waiting import ROOT, SYSTEM_PYTHON, long_sleep, run_python
 
 ROOT_USER = os.geteuid() == 0
 _EFFECTIVE = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
@@ -561,3 +564,151 @@ def test_the_module_says_which_child_it_means() -> None:
         done = manager.set(child.pid, policy="batch")
         assert done.process == identify(child.pid)
         assert pickle.loads(pickle.dumps(done)) == done
+
+
+# --- forgotten ----------------------------------------------------------------------------------------------------
+
+FORGOTTEN = """
+import gc, os, sys, warnings
+import procbench
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, *_: print(message, flush=True)
+pid, how = int(sys.argv[1]), sys.argv[2]
+manager = procbench.ProcessPriorityManager()
+manager.set(pid, policy="batch", io_class="idle", file_size_limit_bytes=9999)
+if how == "in a fork":
+    child = os.fork()
+    if not child:
+        del manager
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(os.sched_getscheduler(pid) == os.SCHED_BATCH)
+    manager.close()
+elif how == "closed":
+    manager.close()
+elif how == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_forgotten_manager_puts_back_what_it_changed() -> None:
+    """Every process has its own again as soon as the last reference goes, limits too, and a warning says what to do."""
+    with running() as one, running("yes") as two, running() as ended:
+        before = [seen_by_tools(child.pid) for child in (one, two)]
+        manager = ProcessPriorityManager()
+        manager.set(one.pid, policy="batch", io_class="idle", file_size_limit_bytes=9999)
+        manager.set(one.pid, cpu_time_limit_s=99)
+        manager.set(two.pid, policy="batch", cpu_limit=0.02, memory_limit_bytes=2**30)
+        manager.set(ended.pid, policy="batch")
+        assert [seen_by_tools(child.pid) for child in (one, two)] != before
+        ended.kill()
+        ended.wait()
+        with pytest.warns(ResourceWarning, match="forgotten, and 2 of its .* with block$") as said:
+            del manager
+        assert said[0].filename == __file__
+        assert [seen_by_tools(child.pid) for child in (one, two)] == before
+        assert resource.prlimit(two.pid, resource.RLIMIT_AS) == resource.getrlimit(resource.RLIMIT_AS)
+        assert two.stdout is not None
+        used = processes.read_stat(two.pid).cpu_ticks
+        while processes.read_stat(two.pid).cpu_ticks < used + 5:  # nothing stops it for good
+            two.stdout.read(2**16)
+
+
+def test_a_manager_in_a_cycle_puts_back_when_it_is_collected() -> None:
+    """Also where only the garbage collector finds that nobody has it."""
+    with running() as child:
+        before = read(child.pid)
+        cycle: list[object] = [ProcessPriorityManager()]
+        cycle.append(cycle)
+        assert isinstance(cycle[0], ProcessPriorityManager)
+        cycle[0].set(child.pid, policy="batch", cpu_limit=0.5)
+        del cycle
+        with pytest.warns(ResourceWarning, match="forgotten"):
+            gc.collect()
+        assert read(child.pid) == before
+
+
+def test_a_forgotten_manager_that_changed_nothing_says_nothing() -> None:
+    """One that never set a thing, whose process has ended, or that was closed, is no loss; warnings are errors here."""
+    with running() as child:
+        manager = ProcessPriorityManager()
+        del manager
+        manager = ProcessPriorityManager()
+        manager.set(child.pid, policy="batch")
+        manager.close()
+        del manager
+        manager = ProcessPriorityManager()
+        manager.set(child.pid, policy="batch")
+        manager.undo(child.pid)
+        manager.set(child.pid, policy="batch")
+        child.kill()
+        child.wait()
+        del manager
+        gc.collect()
+
+
+def test_a_forgotten_manager_leaves_a_later_process_alone() -> None:
+    """C06: what has the number of a changed process by then, and is another, keeps what it has."""
+    with running() as child:
+        manager = ProcessPriorityManager()
+        manager.set(child.pid, policy="batch")
+        managed = manager._managed[child.pid]
+        started = managed.mark.process.started_ticks - 1
+        managed.mark = managed.mark._replace(process=ProcessId(child.pid, started))
+        del managed, manager
+        assert read(child.pid).policy == "batch"
+
+
+def test_what_cannot_be_put_back_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning says what was refused; the processes beside it get back what they had, and so does the rest of it."""
+    real, real_restore = os.sched_setscheduler, priority.restore
+    with running() as one, running() as two, running() as three:
+        limits = resource.prlimit(one.pid, resource.RLIMIT_FSIZE)
+
+        def refuse(tid: int, policy: int, param: os.sched_param) -> None:
+            if tid == one.pid:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            real(tid, policy, param)
+
+        def fail(guard: processes.ProcessGuard, *rest: Any) -> None:
+            if guard.pid == three.pid:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            real_restore(guard, *rest)
+
+        manager = ProcessPriorityManager()
+        for child in (two, one, three):
+            manager.set(child.pid, policy="batch", file_size_limit_bytes=9999)
+        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+        monkeypatch.setattr(priority, "restore", fail)
+        with pytest.warns(
+            ResourceWarning,
+            match=f"and 1 of its .* Too many open files; .* process {one.pid} could not be given back .* close it",
+        ):
+            del manager
+        assert (read(one.pid).policy, read(two.pid).policy) == ("batch", "other")
+        assert resource.prlimit(one.pid, resource.RLIMIT_FSIZE) == limits
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "left"),
+    [
+        ("at the end", "a priority manager was forgotten, and 1 of its .*", "other"),
+        ("closed", "", "other"),
+        ("in a fork", "True", "other"),
+        ("killed", "", "batch"),
+    ],
+)
+def test_a_script_that_ends_leaves_nothing_changed(how: str, said: str, left: str) -> None:
+    """At the interpreter's end what is open is put back with a warning; not by a fork, and not by one that is killed."""
+    with running() as child:
+        before = seen_by_tools(child.pid)
+        argv = [sys.executable, "-c", FORGOTTEN, str(child.pid), how]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == (-9 if how == "killed" else 0), done.stderr
+        assert re.fullmatch(said, done.stdout.strip())
+        assert done.stderr == ""
+        assert read(child.pid).policy == left
+        assert (seen_by_tools(child.pid) == before) == (left == "other")

@@ -392,3 +392,46 @@ def test_a_bound_or_an_ageing_that_is_no_number_is_refused(arguments: tuple[Any,
     """What makes no sense is refused where it is made, by one clear error."""
     with pytest.raises(InvalidInputError):
         PriorityScheduler(*arguments)
+
+
+class Numbered:
+    """It can be removed, and nobody knows since when it waits."""
+
+    id = 7
+
+
+class Nameless:
+    """It has its time, and could not be found again."""
+
+    submitted_ns = 7
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+@pytest.mark.parametrize("way", ["put", "put_nowait", "put_over"])
+@pytest.mark.parametrize("item", ["text", 7, None, Numbered(), Nameless(), Item(1, None), Item(1, "7"), Item(1, 7.5)])  # type: ignore[arg-type]
+def test_what_cannot_be_compared_is_refused_where_it_is_put(item: Any, way: str, priority: Priority) -> None:
+    """One bad item must not keep the good ones in: its put says what it lacks, takes no room, and every get goes on."""
+    q, clock = ready(maxsize=2)
+    q.put(Item("first"))
+    with pytest.raises(InvalidInputError, match="cannot wait here, as it has"):
+        getattr(q, way)(item, priority=priority)
+    assert (q.qsize(), q.accepted, q.mixed) == (1, 1, False)
+    q.put(Item("urgent"), priority="high")
+    clock.now_ns += SECOND_NS
+    assert q.remove("nobody") is None
+    assert drained(q) == ["urgent", "first"]
+    assert {one.queued for one in q.statistics().values()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (Numbered(), "a Numbered cannot wait here, as it has no submitted_ns; give it an id"),
+        (Nameless(), "a Nameless cannot wait here, as it has no id; give it an id"),
+        (Item(1, None), "a Item cannot wait here, as it has None for submitted_ns; give it"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_refused_is_told_what_it_lacks(item: Any, words: str) -> None:
+    """The message names the attribute and what to put into it."""
+    with pytest.raises(InvalidInputError, match=words):
+        ready()[0].put(item)

@@ -17,6 +17,8 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES
 from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
+from procbench.io.containment import LEVELS
+from procbench.io.keep import OVERFLOWS
 from procbench.memory.transports import TRANSPORTS
 from procbench.scheduling.settings import INHERITED_IO_CLASSES, INHERITED_POLICIES
 
@@ -39,6 +41,9 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "io_class": st.none() | st.sampled_from(INHERITED_IO_CLASSES),
     "cpu_limit": st.none() | st.floats(0.01, 512) | st.integers(1, 512),
     "memory_limit_bytes": st.none() | st.integers(LEAST_MEMORY_BYTES, 1 << 40),
+    "overflow": st.sampled_from(OVERFLOWS),
+    "containment": st.sampled_from(LEVELS),
+    "descriptors": st.sampled_from(["wait", "fail", "off"]),
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
@@ -64,6 +69,9 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "io_class": st.sampled_from(["", "best", 0, [], True]),
     "cpu_limit": NO_NUMBER | st.just(float("inf")) | st.floats(max_value=0.0099) | st.integers(max_value=0),
     "memory_limit_bytes": NO_NUMBER | st.just(2**63) | st.integers(max_value=LEAST_MEMORY_BYTES - 1) | st.floats(),
+    "overflow": st.sampled_from(["", "ignore", None, 1, [], b"drop"]),
+    "containment": st.sampled_from(["", "none", None, 1, [], "session"]),
+    "descriptors": st.sampled_from(["", "on", None, 1, [], True]),
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),

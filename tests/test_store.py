@@ -218,7 +218,6 @@ def test_columns_that_only_some_runs_have_are_kept(tmp_path: Path, host: HostFac
     assert whole["workers"][1:].tolist() == [4, "all"]
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_system_call_leaves_the_run_absent_or_whole(tmp_path: Path, host: HostFacts):
     """R01: SIGKILL at each system call that touches the file or its folder: absent or whole, older runs intact."""
     if shutil.which("strace") is None:

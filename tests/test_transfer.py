@@ -562,7 +562,6 @@ def test_the_scheduler_obeys_transport_and_pipe_size() -> None:
             assert result.pipe_size_bytes == 128 << 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["splice", "sendfile", "memfd_stdin", "vmsplice"])
 def test_three_gibibytes(transport: str) -> None:
     """B08: more than one call can move: 3 GiB of holes with a mark at the end arrive, byte for byte."""

@@ -1,22 +1,23 @@
 """Pin running processes, keep them on the CPUs that suit their priority, and put back what was there before.
 
-What is done to one process is in :mod:`procbench.cpu.pinning`; this remembers to whom it was done.
+What is done to one process is in :mod:`procbench.cpu.pinning`, and to whom it was done in :mod:`procbench.cpu.managed`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from procbench.cpu.balance import Choose, Move, Round
 from procbench.cpu.load import CpuLoadMeter
-from procbench.cpu.pinning import ThreadCpus, cpus_of, pin_threads, process_cpus, put_back
+from procbench.cpu.managed import ManagedProcess, ManagedProcesses, put_back_forgotten
+from procbench.cpu.pinning import cpus_of
 from procbench.cpu.placement import CpuSetLike, check_cpus, optimal_cpus
 from procbench.cpu.priorities import Priority, check_priority
-from procbench.cpu.processes import ProcessGuard, ProcessMark, read_stat
+from procbench.cpu.processes import ProcessGuard
 from procbench.cpu.topology import CpuTopology, read_topology
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
@@ -63,18 +64,6 @@ class AffinityStatistics:
     errors: int
 
 
-@dataclass(slots=True)
-class _Managed:
-    """One process that a manager looks after."""
-
-    mark: ProcessMark
-    priority: Priority | None = None
-    pinned: frozenset[int] | None = None
-    before: dict[int, ThreadCpus] = field(default_factory=dict)
-    cpu_ticks: int = 0  # its CPU time, and
-    looked_s: float = 0.0  # when that was read, for its share until the next look
-
-
 class _MeasuredLoads:
     """The load of each CPU since it was last asked; of a CPU whose counters stood still, what was measured before."""
 
@@ -95,12 +84,22 @@ class CpuAffinityManager:
     ``rebalance``, ``statistics`` or call that names it, and whoever has its number then is left alone. The process that is
     forked from one that has a manager must not use it.
 
+    Close it, or use it in a ``with`` block. What a forgotten one changed is put back too, with a ResourceWarning: when it is
+    collected, or at the interpreter's end where it lives that long, as with ``tempfile.TemporaryDirectory``. So no pin lasts
+    longer than its manager; what shall is for taskset(1). A process that is killed, or ends by ``os._exit``, puts nothing
+    back, nor does one that was forked from the manager's.
+
     Args:
         allowed: Returns the CPUs to choose from; None for those that this process has.
         topology: The machine; None to read it.
         loads: Returns the load of each CPU, 0 idle to 1 busy, measured since it was called last; None to read the kernel's
-            counters, the first time now, at some 10 µs for each thread of the machine.
+            counters, the first time now, at some tens of microseconds for each thread of the machine.
         choose: Which CPUs suit a class.
+
+    Raises:
+        OSError: No ``loads`` are given, and the kernel's counters cannot be read.
+
+    Source: sched_setaffinity(2), pidfd_open(2); that inode numbers are unique, Linux 6.9.
     """
 
     def __init__(
@@ -111,14 +110,15 @@ class CpuAffinityManager:
         loads: Callable[[], Mapping[int, float]] | None = None,
         choose: Choose = optimal_cpus,
     ) -> None:
-        self._read_allowed = allowed or self._own_cpus
+        self._managed = ManagedProcesses()
+        weakref.finalize(self, put_back_forgotten, self._managed, os.getpid())
+        self._read_allowed = allowed or self._managed.own_cpus
         self._topology = topology or read_topology()
         self._loads = loads or _MeasuredLoads()
         self._choose = choose
         self._lock = threading.RLock()
-        self._managed: dict[int, _Managed] = {}
         self._closed = False
-        self._moves_proposed = self._moves_applied = self._gone = self._restored = self._errors = 0
+        self._moves_proposed = self._moves_applied = self._errors = 0
 
     def __enter__(self) -> CpuAffinityManager:
         return self
@@ -144,8 +144,9 @@ class CpuAffinityManager:
         with self._lock:
             self._check_open()
             chosen = check_cpus(cpus, self._read_allowed())
-            with self._guard(pid) as guard:
-                return self._pin(guard, chosen)
+            with self._managed.hold(pid) as guard:
+                previous, threads = self._managed.pin(guard, chosen)
+                return Pinned(pid, chosen, chosen, previous, threads)
 
     def set_priority(self, pid: int, priority: Priority) -> None:
         """Look after a process as one of this class; ``rebalance`` moves it. Its CPUs stay as they are until then.
@@ -158,8 +159,8 @@ class CpuAffinityManager:
         check_priority(priority)
         with self._lock:
             self._check_open()
-            with self._guard(pid) as guard:
-                self._entry(guard).priority = priority
+            with self._managed.hold(pid) as guard:
+                self._managed.entry(guard).priority = priority
 
     def optimal_cpus(self, priority: Priority) -> frozenset[int]:
         """Return the CPUs that suit a class best now, by the load that was measured since the last look; never none.
@@ -189,13 +190,13 @@ class CpuAffinityManager:
             self._check_open()
             looks = Round(self._choose, self._topology, self._read_allowed(), self._loads())
             moves = []
-            for entry in list(self._managed.values()):
+            for entry in list(self._managed.by_pid.values()):
                 try:
                     move = self._move_of(entry, looks)
                     if move is not None and apply:
                         move = self._make(entry, move)
                 except ProcessGoneError:
-                    self._drop(entry)
+                    self._managed.drop(entry)
                     continue
                 if move is not None:
                     moves.append(move)
@@ -211,14 +212,16 @@ class CpuAffinityManager:
             Whether it was there to get them back; False when it has ended.
 
         Raises:
-            InvalidInputError: This manager does not look after it.
+            InvalidInputError: This manager does not look after it; or the kernel drops the CPUs that a thread of it had, and
+                those of this process too.
             PermissionDeniedError: It became another user's and keeps its CPUs; the capability CAP_SYS_NICE is missing.
+            OSError: It cannot be told who has the number now: no descriptor or memory is left.
         """
         with self._lock:
-            entry = self._managed.get(pid)
+            entry = self._managed.by_pid.get(pid)
             if entry is None:
                 raise InvalidInputError(f"process {pid} is not managed here; pin it or give it a class first")
-            there, refused = self._restore(entry)
+            there, refused = self._managed.restore(entry, self._read_allowed)
             if refused:
                 raise refused[0]
             return there
@@ -226,109 +229,41 @@ class CpuAffinityManager:
     def statistics(self) -> AffinityStatistics:
         """Return what the manager has and did. Costs a look at each managed process."""
         with self._lock:
-            self._drop_gone()
+            self._managed.drop_gone()
             return AffinityStatistics(
-                managed=len(self._managed),
-                pinned=sum(entry.pinned is not None for entry in self._managed.values()),
+                managed=len(self._managed.by_pid),
+                pinned=sum(entry.pinned is not None for entry in self._managed.by_pid.values()),
                 moves_proposed=self._moves_proposed,
                 moves_applied=self._moves_applied,
-                gone=self._gone,
-                restored=self._restored,
-                errors=self._errors,
+                gone=self._managed.gone,
+                restored=self._managed.restored,
+                errors=self._errors + self._managed.errors,
             )
 
     def close(self) -> None:
         """Restore every process that is still the same one; what the kernel refuses is counted. Harmless when called twice."""
         with self._lock:
             self._closed = True
-            for entry in list(self._managed.values()):
-                self._restore(entry)
+            for entry in list(self._managed.by_pid.values()):
+                self._managed.restore(entry, self._read_allowed)
 
     # --- one process ----------------------------------------------------------------------------------------------
 
-    def _guard(self, pid: int) -> ProcessGuard:
-        """Hold on to whoever has the number now, and forget a managed one that had it before."""
-        try:
-            guard = ProcessGuard(pid)
-        except (ProcessGoneError, InvalidInputError):  # nobody's number by now, or a thread's
-            if pid in self._managed:
-                self._drop(self._managed[pid])
-            raise
-        entry = self._managed.get(pid)
-        if entry is not None and not guard.mark.is_same(entry.mark):
-            self._drop(entry)
-        return guard
-
-    def _entry(self, guard: ProcessGuard) -> _Managed:
-        if guard.pid not in self._managed:
-            ticks = read_stat(guard.pid).cpu_ticks
-            self._managed[guard.pid] = _Managed(guard.mark, cpu_ticks=ticks, looked_s=time.monotonic())
-        return self._managed[guard.pid]
-
-    def _pin(self, guard: ProcessGuard, cpus: frozenset[int]) -> Pinned:
-        entry = self._managed.get(guard.pid)
-        before, threads = pin_threads(guard, cpus)
-        entry = entry or self._entry(guard)
-        for tid, had in before.items():
-            known = entry.before.get(tid)
-            if known is not None and known.started_ticks == had.started_ticks:
-                continue  # what it had before the first pin counts
-            if had.cpus != entry.pinned:  # else it was born since, and inherited
-                entry.before[tid] = had
-        entry.pinned = cpus
-        return Pinned(guard.pid, cpus, cpus, before[guard.pid].cpus, threads)
-
-    def _restore(self, entry: _Managed) -> tuple[bool, list[InvalidInputError | OSError]]:
-        pid = entry.mark.process.pid
-        try:
-            with ProcessGuard(pid, entry.mark) as guard:
-                refused = []
-                if entry.pinned is not None:
-                    refused = put_back(guard, entry.before, entry.pinned, self._read_allowed())
-                    self._restored += not refused
-                    self._errors += bool(refused)
-                self._managed.pop(pid, None)
-                return True, refused
-        except ProcessGoneError:
-            self._drop(entry)
-            return False, []
-
-    def _drop(self, entry: _Managed) -> None:
-        if self._managed.pop(entry.mark.process.pid, None) is not None:
-            self._gone += 1
-
-    def _drop_gone(self) -> None:
-        for entry in list(self._managed.values()):
-            try:
-                ProcessGuard(entry.mark.process.pid, entry.mark).close()
-            except ProcessGoneError:
-                self._drop(entry)
-
-    # --- balance --------------------------------------------------------------------------------------------------
-
-    def _move_of(self, entry: _Managed, looks: Round) -> Move | None:
+    def _move_of(self, entry: ManagedProcess, looks: Round) -> Move | None:
         pid = entry.mark.process.pid
         with ProcessGuard(pid, entry.mark) as guard:
             if entry.priority is None:
                 return None
             current = cpus_of(pid)
-            own_load = self._own_load(entry)
+            own_load = entry.own_load()
             guard.check()  # so these were its own
         return None if current is None else looks.move(pid, entry.priority, current, own_load)
 
-    def _own_load(self, entry: _Managed) -> float:
-        """Return how much of one CPU a process had since the last look, 0 to 1."""
-        ticks, now_s = read_stat(entry.mark.process.pid).cpu_ticks, time.monotonic()
-        used_s = (ticks - entry.cpu_ticks) / os.sysconf("SC_CLK_TCK")
-        passed_s = now_s - entry.looked_s
-        entry.cpu_ticks, entry.looked_s = ticks, now_s
-        return min(1.0, used_s / passed_s) if passed_s > 0 else 0.0
-
-    def _make(self, entry: _Managed, move: Move) -> Move:
+    def _make(self, entry: ManagedProcess, move: Move) -> Move:
         refused = ""
         try:
             with ProcessGuard(move.pid, entry.mark) as guard:
-                self._pin(guard, move.best)
+                self._managed.pin(guard, move.best)
             self._moves_applied += 1
         except ProcessGoneError:
             raise
@@ -336,12 +271,6 @@ class CpuAffinityManager:
             self._errors += 1
             refused = str(error)
         return replace(move, applied=not refused, refused=refused)
-
-    def _own_cpus(self) -> frozenset[int]:
-        """Return the CPUs that this process has, or had before it was pinned through this manager."""
-        mine = self._managed.get(os.getpid())
-        pinned = mine is not None and mine.pinned is not None and os.getpid() in mine.before
-        return mine.before[os.getpid()].cpus if mine is not None and pinned else process_cpus()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -40,17 +40,19 @@ def own_group(controller: str, root: Path = SYSTEM_ROOT) -> Path | None:
     there is not looked at.
 
     Args:
-        controller: The kernel's name: ``cpu``, ``memory``, ``cpuset``, ``freezer`` (version 1 only), ...
+        controller: The kernel's name: ``cpu``, ``memory``, ``cpuset``, ``freezer`` (version 1 only), ...; empty for the group
+            of version 2, whatever controllers it has.
         root: Where ``proc`` and ``sys`` are found.
     """
-    paths = own_paths(root)
+    paths = paths_in(text_in(root / "proc/self/cgroup") or "")
     for mount in sorted(cgroup_mounts(root), key=lambda mount: mount.version):
         own = _own_path(mount, controller, paths)
         inside = None if own is None else _inside(own, mount.shown)
         if inside is None:
             continue
         group = mount.point.joinpath(*inside.parts)
-        if group.is_dir() and (mount.version == 1 or controller in group_controllers(group)):
+        named = not controller or controller in group_controllers(group)
+        if group.is_dir() and (mount.version == 1 or named):
             return group
     return None
 
@@ -65,7 +67,7 @@ def groups_upward(controller: str, root: Path = SYSTEM_ROOT) -> Iterator[Path]:
         controller: The kernel's name of the controller.
         root: Where ``proc`` and ``sys`` are found.
     """
-    paths = own_paths(root)
+    paths = paths_in(text_in(root / "proc/self/cgroup") or "")
     for mount in cgroup_mounts(root):
         own = _own_path(mount, controller, paths)
         if own is not None:
@@ -108,10 +110,10 @@ def group_cpu_quota(group: Path) -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) > 0 else None
 
 
-def own_paths(root: Path = SYSTEM_ROOT) -> dict[str, str]:
-    """Return this process's path inside the hierarchy of each controller; the key of version 2 is the empty text."""
+def paths_in(text: str) -> dict[str, str]:
+    """Return what a ``/proc/<pid>/cgroup`` says: the path in the hierarchy of each controller, and by ``""`` in version 2's."""
     paths: dict[str, str] = {}
-    for line in (text_in(root / "proc/self/cgroup") or "").splitlines():
+    for line in text.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         paths.update(dict.fromkeys(controllers.split(","), path))
     return paths

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import resource
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from procbench.cpu.cpu_limit import CpuLimiter, CpuMechanism, check_share
 from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, MemoryLimiter, MemoryMechanism, check_bytes, set_soft_limit
-from procbench.cpu.processes import PROC, ProcessGuard, ProcessId, ProcessMark, read_stat, thread_ids
-from procbench.cpu.scheduling_class import REAL_TIME, SchedulingClass, check_way_back, put_back, read, steps, wanted
+from procbench.cpu.processes import PROC, ProcessGuard, read_stat, thread_ids
+from procbench.cpu.scheduling_class import REAL_TIME, SchedulingClass, check_way_back, read, steps, wanted
 from procbench.cpu.topology import parse_cpu_list
+from procbench.cpu.undo import Failures, Managed, gone_only_if_main, restore
 from procbench.errors import InvalidInputError, PermissionDeniedError, ProcessGoneError
 
 RT_TIME_LIMIT_US: Final = 500_000
-"""RLIMIT_RTTIME of a real-time process: CPU time without once waiting, after which the kernel sends it SIGXCPU."""
+"""RLIMIT_RTTIME of a real-time process: CPU time without once waiting, after which the kernel sends it SIGXCPU.
+
+Source: getrlimit(2), "RLIMIT_RTTIME"."""
 
 _SCHEDULING: Final = ("nice", "policy", "rt_priority", "io_class", "io_level")
 _ROUNDS: Final = 100  # looks for threads that were started meanwhile
@@ -49,65 +51,8 @@ class InForce:
     file_size_limit_bytes: int | None = None
 
 
-@dataclass
-class Managed:
-    """A changed process, and what it had before.
-
-    Attributes:
-        mark: Which one.
-        threads: What each of its threads had.
-        rlimits: The (soft, hard) limits that it had.
-        cpu: The CPU limit in force, and by what; ``None`` for none.
-        memory: The memory limit in force, and by what; ``None`` for none.
-    """
-
-    mark: ProcessMark
-    threads: dict[ProcessId, SchedulingClass] = field(default_factory=dict)
-    rlimits: dict[int, tuple[int, int]] = field(default_factory=dict)
-    cpu: tuple[float, CpuMechanism] | None = None
-    memory: tuple[int, MemoryMechanism] | None = None
-
-
-class Failures:
-    """Lets each of several steps be taken whatever became of the others, and says at the end what did not work."""
-
-    def __init__(self) -> None:
-        self.found: list[Exception] = []
-
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
-        """Keep the error of one step. That the process has ended is kept from no caller."""
-        try:
-            yield
-        except ProcessGoneError:
-            raise
-        except Exception as error:
-            self.found.append(error)
-
-    def note_on(self, error: BaseException) -> None:
-        """Add what did not work to the error that is on its way."""
-        for failure in self.found:
-            error.add_note(str(failure))
-
-    def raise_any(self) -> None:
-        """Raise what did not work, if anything.
-
-        Raises:
-            PermissionDeniedError: Nothing but rights were missing; the message names all.
-            Exception: The first of another kind, with the others as notes.
-        """
-        refused = [one for one in self.found if isinstance(one, PermissionDeniedError)]
-        others = [one for one in self.found if not isinstance(one, PermissionDeniedError)]
-        if others:
-            for one in (*refused, *others[1:]):
-                others[0].add_note(str(one))
-            raise others[0]
-        if refused:
-            raise PermissionDeniedError(errno.EPERM, "; ".join(str(one.strerror) for one in refused))
-
-
 class Change:
-    """Makes one change, or takes back what it had made of it.
+    """Makes one change, or takes back what it had made of it. Its manager's lock is held around it.
 
     Args:
         guard: Holds on to the process, which is looked at before each step: its number may be another one's after it.
@@ -164,7 +109,7 @@ class Change:
             raise InvalidInputError(f"nothing to set for process {pid}; name a value")
         wanted(read(pid), **self._scheduling)
         for tid in thread_ids(pid) if self._scheduling else ():
-            with _gone_only_if_main(self._guard, tid):
+            with gone_only_if_main(self._guard, tid):
                 has = read(tid)
                 check_way_back(tid, has, wanted(has, **self._scheduling))
         if "cpu_limit" in values:
@@ -217,7 +162,7 @@ class Change:
             if not new:
                 return
             for tid in new:
-                with _gone_only_if_main(self._guard, tid):
+                with gone_only_if_main(self._guard, tid):
                     thread = read_stat(self._pid, tid).id
                     has = read(tid)
                     self._guard.check_thread(tid)  # so both were its own
@@ -241,7 +186,7 @@ class Change:
         """
         pid = self._pid
         for tid in thread_ids(pid):
-            with _gone_only_if_main(self._guard, tid):
+            with gone_only_if_main(self._guard, tid):
                 has = read(tid)
                 self._guard.check_thread(tid)
                 if wanted(has, **self._scheduling) != has:
@@ -290,53 +235,9 @@ class Change:
         failures.note_on(error)
 
 
-def restore(guard: ProcessGuard, before: Managed, failures: Failures) -> None:
-    """Give each thread of a process, and the process, what they had; the rest is done even when a part is refused.
-
-    A thread that was started since gets what the main thread had.
-
-    Args:
-        guard: Holds on to the process.
-        before: What it had.
-        failures: Takes what is refused.
-
-    Raises:
-        ProcessGoneError: It has ended.
-    """
-    pid = guard.pid
-    main = before.threads.get(guard.mark.process)
-    for tid in thread_ids(pid) if before.threads else ():
-        with failures.collected(), _gone_only_if_main(guard, tid):
-            had = before.threads.get(read_stat(pid, tid).id, main)
-            if had is not None:
-                put_back(tid, had, still_there=functools.partial(guard.check_thread, tid))
-    for which, limits in before.rlimits.items():
-        with failures.collected():
-            guard.check()
-            try:
-                resource.prlimit(pid, which, limits)
-            except ProcessLookupError:
-                raise ProcessGoneError(errno.ESRCH, f"process {pid} has ended") from None
-            except PermissionError as failure:
-                said = f"limit {which} of process {pid} could not be put back: {failure.strerror}"
-                raise PermissionDeniedError(errno.EPERM, said) from failure
-    guard.check()
-
-
-@contextlib.contextmanager
-def _gone_only_if_main(guard: ProcessGuard, tid: int) -> Iterator[None]:
-    """Pass over a thread that has ended, as long as its process has not."""
-    try:
-        yield
-    except ProcessGoneError:
-        if tid == guard.pid:
-            raise
-        guard.check()
-
-
 def _for_thread(guard: ProcessGuard, tid: int, step: Callable[[], None]) -> Callable[[], None]:
     def take() -> None:
-        with _gone_only_if_main(guard, tid):
+        with gone_only_if_main(guard, tid):
             guard.check_thread(tid)
             step()
 

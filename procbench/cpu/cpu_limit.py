@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -29,9 +27,6 @@ LEAST_SHARE: Final = 0.01
 CpuMechanism = Literal["cgroup v1", "cgroup v2", "duty cycle"]
 
 _PERIOD_US: Final = 100_000  # the kernel's default, so that a quota is the same in hundredths of a CPU
-_CPU_TIME_SEEN: Final = (
-    0.8  # RLIMIT_CPU goes by whose turn it is at each tick, which was up to a tenth off the time used
-)
 
 
 def check_share(share: object, name: str = "CPU limit") -> float:
@@ -130,7 +125,10 @@ class CpuLimiter:
             return None  # a quota above the parent's, a real-time process without budget, another group: by duty cycle
 
     def remove(self, pid: int) -> None:
-        """Let a process run as it will, with what it started; one that is not limited is left as it is."""
+        """Let a process run as it will, with what it started; one that is not limited is left as it is.
+
+        Where no descriptor is left for that, it is let go by the next ``add``, or by ``close``.
+        """
         with self._lock:
             placed = self._placed.pop(pid, None)
         if placed is not None:
@@ -140,8 +138,7 @@ class CpuLimiter:
         if placed.folder is None:
             self._duty.remove(pid)
         elif self._groups is not None:
-            with contextlib.suppress(OSError):  # the group keeps what it holds, and is not used again
-                self._groups.release(placed.folder)
+            self._groups.release(placed.folder)
 
     def stops(self, pid: int) -> bool:
         """Return whether a process is kept to its share by stopping it, so that nobody else can do that meanwhile."""
@@ -185,8 +182,7 @@ def _release_all(placed: dict[int, _Placed], groups: Subgroups | None, duty: Dut
     if groups is not None:
         for one in list(placed.values()):
             if one.folder is not None:
-                with contextlib.suppress(OSError):
-                    groups.release(one.folder)
+                groups.release(one.folder)
         groups.close()
     placed.clear()
 
@@ -199,42 +195,3 @@ def _used_s(folder: Path, pid: int) -> float:
             if name == "usage_usec":
                 return int(value) / 1e6
     return cpu_time_s(members(folder) | {pid})  # a zombie is not among the members, and its time counts
-
-
-@dataclass(frozen=True, slots=True)
-class ChildLimits:
-    """The limits that a child ended under.
-
-    Attributes:
-        cpu_time_limit_s: Its RLIMIT_CPU, in seconds of CPU time.
-        file_size_limit_bytes: Its RLIMIT_FSIZE.
-        oom_kills: How many processes of its memory cgroup the kernel has killed for want of memory.
-    """
-
-    cpu_time_limit_s: int | None = None
-    file_size_limit_bytes: int | None = None
-    oom_kills: int = 0
-
-
-def cause_of_end(
-    returncode: int | None, cpu_time_s: float, limits: ChildLimits
-) -> Literal["limit:CPU", "limit:FSIZE", "limit:memory"] | None:
-    """Return which limit ended a child; ``None`` where none did, or it cannot be told.
-
-    A child that catches SIGXCPU or ignores SIGXFSZ, as Python does, ends by itself and is not among them; nor is one that
-    RLIMIT_AS refused memory. Such a child ended on its own account, with an exit status.
-
-    Args:
-        returncode: As in ``subprocess``: negative is a signal.
-        cpu_time_s: CPU time of the child and those that it reaped.
-        limits: What it ran under.
-
-    Source: getrlimit(2).
-    """
-    if returncode == -signal.SIGKILL and limits.oom_kills:
-        return "limit:memory"
-    if returncode in (-signal.SIGXCPU, -signal.SIGKILL) and limits.cpu_time_limit_s is not None:
-        return "limit:CPU" if cpu_time_s >= _CPU_TIME_SEEN * limits.cpu_time_limit_s else None
-    if returncode == -signal.SIGXFSZ and limits.file_size_limit_bytes is not None:
-        return "limit:FSIZE"
-    return None

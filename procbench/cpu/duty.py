@@ -9,9 +9,9 @@ and the delays of this thread are.
 Without a descriptor to read ``/proc`` with, nothing can be told apart from a later process with its number. Then nothing is
 stopped, what is stopped goes on, and the time used meanwhile comes out of the bucket once it can be read again.
 
-When the owner is killed, only the kernel is left to let a stopped group go: it sends SIGHUP and SIGCONT to a group that is
-orphaned while one of its members is stopped, setpgid(2). A group is orphaned only where the process that adopts its leader
-is of another session. In a container whose first process, or a subreaper, shares the session it stays stopped.
+When the owner is killed, a :mod:`~procbench.cpu.guardian` lets the stopped groups go. Where none could be started, only the
+kernel is left, which sends SIGHUP and SIGCONT to a group that is orphaned while one of its members is stopped, setpgid(2):
+where the process that adopts its leader is of another session. Elsewhere it stays stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import time
 import weakref
 from typing import Final, NamedTuple
 
-from procbench.cpu.processes import PROC, ProcessId, is_there
+from procbench.cpu.guardian import Guardian
+from procbench.cpu.processes import PROC, ProcessId, is_there, stat_fields
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 PERIOD_S: Final = 0.08
@@ -65,10 +66,9 @@ def descendants(pid: int) -> frozenset[int]:
 def _stat_of(pid: int) -> list[bytes]:
     """Return the fields behind the command's name; none when the process is gone; raise OSError when it cannot be told."""
     try:
-        text = (PROC / str(pid) / "stat").read_bytes()
+        return stat_fields(PROC / str(pid))
     except _NOT_THERE:
         return []
-    return text[text.rindex(b")") + 2 :].split()
 
 
 def cpu_time_s(pids: frozenset[int]) -> float:
@@ -93,6 +93,7 @@ class LimitedGroup:
         process: The group's leader, or that process.
         share: CPUs that it may use on average.
         now_s: Now, on ``time.monotonic()``'s clock.
+        guardian: Who is told what is stopped.
 
     Raises:
         ProcessGoneError: It is not there any more.
@@ -100,8 +101,10 @@ class LimitedGroup:
         OSError: ``/proc`` cannot be read: no descriptor or memory is left.
     """
 
-    def __init__(self, process: ProcessId, share: float, now_s: float) -> None:
+    def __init__(self, process: ProcessId, share: float, now_s: float, guardian: Guardian | None = None) -> None:
         self.process, self.share = process, share
+        self._guardian = guardian or Guardian()
+        self._notes: list[int] = []
         self._stopped_ticks: int | None = None  # when the group as a whole was stopped, on the clock of start times
         self._stopped: set[ProcessId] = set()  # where no group is led: who was stopped
         try:
@@ -176,6 +179,8 @@ class LimitedGroup:
     def _stop(self) -> None:
         """Stop the whole group, or the process and its descendants, each of which is looked at first."""
         if self._leads:
+            if not self._notes:
+                self._notes.append(self._guardian.note(-self.process.pid, self.process.started_ticks))
             self._stopped_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) / _TICK_S)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGSTOP)
@@ -188,7 +193,9 @@ class LimitedGroup:
                 fields = _stat_of(pid)
                 one = ProcessId(pid, int(fields[_START])) if fields else None
                 if one is not None and (one in known or pid not in {other.pid for other in known}):
-                    self._stopped.add(one)
+                    if one not in self._stopped:
+                        self._notes.append(self._guardian.note(*one))
+                        self._stopped.add(one)
                     _send(pid, signal.SIGSTOP)
 
     def let_go(self) -> None:
@@ -204,6 +211,8 @@ class LimitedGroup:
             if mine:
                 _send(one.pid, signal.SIGCONT)
         self._stopped.clear()
+        while self._notes:
+            self._guardian.strike_out(self._notes.pop())
 
     def _let_group_go(self, stopped_ticks: int) -> None:
         """Send SIGCONT to the group, whose number is nobody else's while its leader has it or a member is in it."""
@@ -264,6 +273,7 @@ class _State:
         self.numbers = itertools.count()
         self.closed = False
         self.thread: threading.Thread | None = None
+        self.guardian = Guardian()
         self.owner = os.getpid()
 
     def push(self, group: LimitedGroup) -> None:
@@ -275,18 +285,21 @@ class _State:
             return
         with self.changed:
             self.closed = True
+            if self.thread is threading.current_thread():
+                return  # a garbage collection, perhaps just before a SIGSTOP: the thread lets go of all as it ends
             for group in self.groups.values():
                 group.let_go()
             self.groups.clear()
             self.due.clear()
             self.changed.notify_all()
-        if self.thread is not None and self.thread is not threading.current_thread():
+        if self.thread is not None:
             self.thread.join()
 
 
 def _serve(state: _State) -> None:
     """Stop and continue what is due, until closed; nothing stays stopped, however it ends."""
-    with state.changed:
+    state.guardian.open()
+    with contextlib.closing(state.guardian), state.changed:
         try:
             while not state.closed:
                 if not state.due:
@@ -306,13 +319,15 @@ def _serve(state: _State) -> None:
         finally:
             for group in state.groups.values():
                 group.let_go()
+            state.groups.clear()
 
 
 class DutyCycler:
     """Keeps process groups to their shares of the CPU by SIGSTOP and SIGCONT, all of them by one thread.
 
-    The thread starts with the first group. Whatever happens to this object, nothing stays stopped: it lets go of every group
-    when it is closed, forgotten, or the interpreter ends. Any thread may call it.
+    The thread and its guardian, a small shell, start with the first group. Whatever happens, nothing stays stopped: every
+    group is let go when this object is closed or forgotten, when the interpreter ends, and when it is killed. Any thread may
+    call it.
     """
 
     def __init__(self) -> None:
@@ -331,7 +346,7 @@ class DutyCycler:
             OSError: ``/proc`` cannot be read: no descriptor or memory is left.
         """
         state = self._state
-        group = LimitedGroup(process, share, time.monotonic())
+        group = LimitedGroup(process, share, time.monotonic(), state.guardian)
         with state.changed:
             if state.closed:
                 raise ClosedError("this limiter was closed; make a new one")

@@ -1,4 +1,4 @@
-"""How busy each logical CPU was between two readings of the kernel's counters, and how many threads ran on it.
+"""How busy each logical CPU was between two readings of the kernel's counters, and how many processes ran on it.
 
 Source: proc_stat(5), proc_pid_stat(5).
 """
@@ -10,15 +10,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from procbench.cpu.cgroups import SYSTEM_ROOT
-from procbench.cpu.processes import ProcessId, ProcessStat, read_stat
+from procbench.cpu.processes import ProcessId, read_stat
 from procbench.errors import ProcessGoneError
 
 _BUSY: Final = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal; guest time is in user's already
 _IDLE: Final = (3, 4)  # idle and iowait: a CPU that waits for a disk could run something else
 _STEAL: Final = 7
+
+
+class ThreadTime(NamedTuple):
+    """What one thread used so far.
+
+    Attributes:
+        pid: The process that it belongs to.
+        cpu_ticks: CPU time, user and system, clock ticks.
+        cpu: The logical CPU that it last ran on.
+    """
+
+    pid: int
+    cpu_ticks: int
+    cpu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +42,13 @@ class LoadReading:
     Attributes:
         at_s: When, seconds of the clock that it was read with.
         cpus: For each online logical CPU its ticks, in the order of ``/proc/stat``.
-        threads: For each thread that could be read, its CPU time so far in ticks and the CPU that it last ran on.
+        threads: What each thread that could be read used so far; it is named by its own id, not its process's.
         skipped: Processes and threads that were listed and could not be read, as a rule because they had ended.
     """
 
     at_s: float
     cpus: Mapping[int, tuple[int, ...]]
-    threads: Mapping[ProcessId, tuple[int, int]]
+    threads: Mapping[ProcessId, ThreadTime]
     skipped: int
 
 
@@ -46,7 +60,8 @@ class CpuLoad:
         interval_s: Seconds between them.
         per_cpu: Busy share of each logical CPU, 0 to 1; a CPU that was offline at one of them, or whose counters stood
             still because they lay too close together, is left out.
-        processes: For each logical CPU, 0 included, the threads that used CPU time meanwhile and last ran there.
+        processes: For each logical CPU, how many processes have a thread that used CPU time meanwhile and last ran there,
+            which is none for an idle one. A process whose threads ran on several CPUs counts on each of them.
         steal_share: Share of the CPUs' time that the hypervisor gave to others, 0 to 1; it counts as busy.
         skipped: Processes and threads that were listed at the second reading and could not be read.
     """
@@ -68,7 +83,7 @@ def read_load(root: Path = SYSTEM_ROOT, clock: Callable[[], float] = time.monoto
         clock: Tells the time in seconds.
 
     Raises:
-        OSError: There is no ``/proc/stat``.
+        OSError: There is no ``/proc/stat``, or no descriptor or memory is left.
     """
     at_s = clock()
     cpus = {}
@@ -76,13 +91,13 @@ def read_load(root: Path = SYSTEM_ROOT, clock: Callable[[], float] = time.monoto
         name, *ticks = line.split() or [""]
         if name.startswith("cpu") and name != "cpu":
             cpus[int(name[3:])] = tuple(map(int, ticks))
-    threads = {}
+    threads: dict[ProcessId, ThreadTime] = {}
     skipped = 0
-    for stat in _threads(root / "proc"):
-        if stat is None:
+    for found in _threads(root / "proc"):
+        if found is None:
             skipped += 1
         else:
-            threads[stat.id] = (stat.cpu_ticks, stat.cpu)
+            threads[found[0]] = found[1]
     return LoadReading(at_s, cpus, threads, skipped)
 
 
@@ -104,9 +119,7 @@ def load_between(before: LoadReading, after: LoadReading) -> CpuLoad:
             shares[cpu] = busy / total
             all_ticks += total
             stolen += ticks[_STEAL]
-    ran = Counter(
-        cpu for thread, (ticks, cpu) in after.threads.items() if ticks > before.threads.get(thread, (0, cpu))[0]
-    )
+    ran = Counter(cpu for _, cpu in {(had.pid, had.cpu) for had in _that_ran(before.threads, after.threads)})
     return CpuLoad(
         interval_s=max(0.0, after.at_s - before.at_s),
         per_cpu=shares,
@@ -128,7 +141,7 @@ class CpuLoadMeter:
         """Return the load since the last call, or since the meter was made; it does not wait.
 
         Raises:
-            OSError: There is no ``/proc/stat``.
+            OSError: There is no ``/proc/stat``, or no descriptor or memory is left. The next call measures from the same moment.
         """
         after = read_load(self._root, self._clock)
         load = load_between(self._before, after)
@@ -136,8 +149,16 @@ class CpuLoadMeter:
         return load
 
 
-def _threads(proc: Path) -> Iterator[ProcessStat | None]:
-    """Yield how every thread stands, and None for each that went away between being listed and being read."""
+def _that_ran(before: Mapping[ProcessId, ThreadTime], after: Mapping[ProcessId, ThreadTime]) -> Iterator[ThreadTime]:
+    """Yield what the threads that used CPU time between two readings had at the second."""
+    for thread, now in after.items():
+        then = before.get(thread)
+        if now.cpu_ticks > (then.cpu_ticks if then else 0):
+            yield now
+
+
+def _threads(proc: Path) -> Iterator[tuple[ProcessId, ThreadTime] | None]:
+    """Yield what every thread used, and None for each that went away between being listed and being read."""
     for entry in proc.iterdir():
         if not (entry.name.isascii() and entry.name.isdigit()):
             continue
@@ -148,6 +169,7 @@ def _threads(proc: Path) -> Iterator[ProcessStat | None]:
             continue
         for tid in tids:
             try:
-                yield read_stat(int(entry.name), tid, proc)
+                stat = read_stat(int(entry.name), tid, proc)
+                yield stat.id, ThreadTime(int(entry.name), stat.cpu_ticks, stat.cpu)
             except (ProcessGoneError, PermissionError):
                 yield None

@@ -132,7 +132,8 @@ class MemoryLimiter:
             if not closed:
                 self._bounded[pid] = bounded
         if closed:
-            _release(bounded, self._groups)
+            with contextlib.suppress(OSError):
+                _release(bounded, self._groups)
             raise ClosedError("this limiter was closed; make a new one")
         if folder is None or self._groups is None:
             return "RLIMIT_AS"
@@ -177,11 +178,19 @@ class MemoryLimiter:
         return 0 if bounded is None or bounded.folder is None else _oom_kills_in(bounded.folder)
 
     def remove(self, pid: int) -> None:
-        """Give a process the memory limit that it had before; one that is not bounded is left as it is."""
+        """Give a process the memory limit that it had before; one that is not bounded is left as it is.
+
+        Where no descriptor is left for that, it is given back by ``close``.
+        """
         with self._lock:
             bounded = self._bounded.pop(pid, None)
-        if bounded is not None:
+        if bounded is None:
+            return
+        try:
             _release(bounded, self._groups)
+        except OSError:  # whether it is still that process cannot be seen; the group sees to itself
+            with self._lock:
+                self._bounded.setdefault(pid, bounded._replace(folder=None))
 
     def close(self) -> None:
         """Lift every limit and remove the cgroups. Closing again does nothing."""
@@ -191,6 +200,8 @@ class MemoryLimiter:
 
 
 def _release(bounded: _Bounded, groups: Subgroups | None) -> None:
+    if bounded.folder is not None and groups is not None:
+        groups.release(bounded.folder)
     if is_there(bounded.process):
         with contextlib.suppress(OSError, ValueError):
             if bounded.limits is not None:
@@ -198,16 +209,14 @@ def _release(bounded: _Bounded, groups: Subgroups | None) -> None:
         with contextlib.suppress(OSError):
             if bounded.oom_score_adj is not None:
                 (PROC / str(bounded.process.pid) / "oom_score_adj").write_text(str(bounded.oom_score_adj))
-    if bounded.folder is not None and groups is not None:
-        with contextlib.suppress(OSError):
-            groups.release(bounded.folder)
 
 
 def _release_all(bounded: dict[int, _Bounded], groups: Subgroups | None, owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of the owner: the limits are not its own
     for one in list(bounded.values()):
-        _release(one, groups)
+        with contextlib.suppress(OSError):
+            _release(one, groups)
     bounded.clear()
     if groups is not None:
         groups.close()

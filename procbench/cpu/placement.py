@@ -134,15 +134,6 @@ def format_cpu_list(cpus: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
-def cpu_mask(cpus: Iterable[int]) -> str:
-    """Write CPUs as the hexadecimal mask that taskset(1) prints: {0, 1} is ``3``; any number of CPUs has one.
-
-    Raises:
-        InvalidInputError: A CPU's number is negative or none.
-    """
-    return f"{sum(1 << cpu for cpu in cpu_numbers(cpus)):x}"
-
-
 def _allowed(allowed: Iterable[int]) -> frozenset[int]:
     usable = cpu_numbers(allowed)
     if not usable:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import warnings
+import weakref
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from procbench.cpu.change import Change, Failures, InForce, Managed, restore
+from procbench.cpu.change import Change, InForce
 from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
 from procbench.cpu.processes import ProcessGuard, ProcessId, is_there
 from procbench.cpu.scheduling_class import Applied, SchedulingClass, apply_to_current_thread, read
+from procbench.cpu.undo import Failures, Managed, restore
 from procbench.errors import ClosedError, InvalidInputError, ProcessGoneError
 
 __all__ = [
@@ -67,6 +71,13 @@ class ProcessPriorityManager:
     Each change is made as a whole, for all threads of the process, or not at all; every value is read back. A process is
     known by its pid and its start, so that nothing is done to a later one with the same pid. What the process starts afterwards
     inherits what it has then, and is not put back with it. Any thread may call it.
+
+    Close it, or use it in a ``with`` block. What a forgotten one changed is put back too, with a ResourceWarning: when it is
+    collected, or at the interpreter's end where it lives that long, as with ``tempfile.TemporaryDirectory``. So nothing lasts
+    longer than its manager; what shall is for renice(1) and its kin. A process that is killed, or ends by ``os._exit``, puts
+    nothing back, nor does one that was forked from the manager's.
+
+    Source: setpriority(2), sched_setscheduler(2), ioprio_set(2), prlimit(2).
     """
 
     def __init__(self) -> None:
@@ -75,6 +86,8 @@ class ProcessPriorityManager:
         self._cpu, self._memory = CpuLimiter(1.0), MemoryLimiter()
         self._closed = False
         self._changes = self._refused = self._undone = self._gone = 0
+        # Made after the limiters, whose own come later at the interpreter's end, so that they still work in this one.
+        weakref.finalize(self, _put_back_forgotten, self._managed, self._cpu, self._memory, os.getpid())
 
     def set(
         self,
@@ -102,10 +115,10 @@ class ProcessPriorityManager:
             rt_priority: 1 to 99 for ``fifo`` and ``rr``; 1 where it is not named.
             io_class: ``none``, ``realtime``, ``best-effort`` or ``idle``.
             io_level: 0 to 7 for ``realtime`` and ``best-effort``; 4 where it is not named.
-            cpu_limit: CPUs that it and what it starts may use on average, such as 0.5.
-            memory_limit_bytes: Most memory.
-            cpu_time_limit_s: Most CPU time of each process, in whole seconds; SIGXCPU comes then.
-            file_size_limit_bytes: Largest file that it may write; SIGXFSZ comes then.
+            cpu_limit: CPUs that it and what it starts may use on average, such as 0.5; at least 0.01.
+            memory_limit_bytes: Most memory; at least a page.
+            cpu_time_limit_s: Most CPU time of each process, in whole seconds, 1 or more; SIGXCPU comes then.
+            file_size_limit_bytes: Largest file that it may write, 1 or more; SIGXFSZ comes then.
 
         Raises:
             InvalidInputError: A value is outside its range, nothing is named, a real-time process could hold every CPU, or the
@@ -166,14 +179,9 @@ class ProcessPriorityManager:
             self._put_back(managed)
 
     def _put_back(self, managed: Managed) -> None:
-        pid = managed.mark.process.pid
         failures = Failures()
         try:
-            for limiter in (self._cpu, self._memory):
-                with failures.collected():
-                    limiter.remove(pid)
-            with ProcessGuard(pid, managed.mark) as guard:
-                restore(guard, managed, failures)
+            _give_back(managed, self._cpu, self._memory, failures)
         except ProcessGoneError:
             self._gone += 1
             raise
@@ -226,3 +234,38 @@ class ProcessPriorityManager:
             if error is None:
                 raise
             error.add_note(str(failure))
+
+
+def _give_back(managed: Managed, cpu: CpuLimiter, memory: MemoryLimiter, failures: Failures) -> None:
+    """Take a process's limits away and give it back what it had.
+
+    Raises:
+        ProcessGoneError: It has ended.
+    """
+    pid = managed.mark.process.pid
+    for limiter in (cpu, memory):
+        with failures.collected():
+            limiter.remove(pid)
+    with ProcessGuard(pid, managed.mark) as guard:
+        restore(guard, managed, failures)
+
+
+def _put_back_forgotten(changed: dict[int, Managed], cpu: CpuLimiter, memory: MemoryLimiter, owner: int) -> None:
+    """Do for a manager that nobody has any more what its ``close`` would have done, and say so.
+
+    No lock is taken: nobody can be in the midst of a call, as that call would have the manager.
+    """
+    if os.getpid() != owner:
+        return  # a fork of the owner: the changes are not its own
+    failures = Failures()
+    done = 0
+    while changed:
+        _, managed = changed.popitem()
+        refused = len(failures.found)
+        with contextlib.suppress(ProcessGoneError), failures.collected():
+            _give_back(managed, cpu, memory, failures)
+            done += len(failures.found) == refused
+    if done or failures.found:
+        also = "".join(f"; {failure}" for failure in failures.found)
+        message = f"a priority manager was forgotten, and {done} of its processes got back what they had{also}"
+        warnings.warn(f"{message}; close it, or use it in a with block", ResourceWarning, stacklevel=3)

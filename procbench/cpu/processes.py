@@ -47,21 +47,45 @@ class ProcessStat(NamedTuple):
     cpu_ticks: int
 
 
+def stat_fields(place: Path) -> list[bytes]:
+    """Return what ``stat`` says behind the command's name, the state first, of a process or a thread.
+
+    The name may hold anything, also ``) R 1 1 (`` and a line's end, so that only the last parenthesis ends it.
+
+    Args:
+        place: The folder that belongs to it below ``/proc``.
+
+    Raises:
+        FileNotFoundError: There is none with that number.
+        ProcessLookupError: It was reaped between being opened and being read.
+        OSError: It cannot be read: it is hidden from this user, or no descriptor or memory is left.
+
+    Source: proc_pid_stat(5), prctl(2), "PR_SET_NAME".
+    """
+    text = (place / "stat").read_bytes()
+    return text[text.rindex(b")") + 2 :].split()
+
+
 def read_stat(pid: int, tid: int | None = None, proc: Path = PROC) -> ProcessStat:
     """Read how a process, or one thread of it, stands.
+
+    Args:
+        pid: The process.
+        tid: The thread; None for the process, which has its main thread's state and CPU, and the CPU time of all.
+        proc: Where the kernel shows processes.
 
     Raises:
         InvalidInputError: The number can be no process's.
         ProcessGoneError: There is none with that number.
+        OSError: It cannot be read: it is hidden from this user, or no descriptor or memory is left.
     """
     if isinstance(pid, bool) or not isinstance(pid, int) or pid < 1:
         raise InvalidInputError(f"a pid is a whole number above 0, and not {pid!r}")
     place = proc / str(pid) if tid is None else proc / str(pid) / "task" / str(tid)
     try:
-        text = (place / "stat").read_bytes()
+        fields = stat_fields(place)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
-    fields = text[text.rindex(b")") + 2 :].split()  # the name may hold anything, also ") R 1 1 ("
     ticks = int(fields[_USER]) + int(fields[_SYSTEM])
     which = ProcessId(tid or pid, int(fields[_START]))
     return ProcessStat(which, fields[_STATE].decode(), int(fields[_CPU]), ticks)
@@ -73,6 +97,7 @@ def identify(pid: int) -> ProcessId:
     Raises:
         InvalidInputError: The number can be no process's.
         ProcessGoneError: There is none, or it has ended and only waits to be reaped.
+        OSError: It cannot be told; as :func:`read_stat`.
     """
     found = read_stat(pid)
     if found.state in "ZX":
@@ -81,7 +106,11 @@ def identify(pid: int) -> ProcessId:
 
 
 def is_there(process: ProcessId) -> bool:
-    """Return whether that very process still runs."""
+    """Return whether that very process still runs.
+
+    Raises:
+        OSError: It cannot be told; as :func:`read_stat`.
+    """
     try:
         return identify(process.pid) == process
     except ProcessGoneError:
@@ -89,7 +118,11 @@ def is_there(process: ProcessId) -> bool:
 
 
 def thread_ids(pid: int) -> frozenset[int]:
-    """Return the ids of its threads at this moment; empty when it is gone."""
+    """Return the ids of its threads at this moment; empty when it is gone.
+
+    Raises:
+        OSError: They cannot be listed: it is hidden from this user, or no descriptor or memory is left.
+    """
     try:
         return frozenset(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
@@ -125,8 +158,9 @@ class ProcessGuard:
     Raises:
         InvalidInputError: The number can be no process's; or none is expected, and it is that of a thread within one.
         ProcessGoneError: There is none, or the number is another one's than expected, be that a process or a thread.
+        OSError: It cannot be told; as :func:`read_stat`.
 
-    Source: pidfd_open(2), pidfd_send_signal(2).
+    Source: pidfd_open(2), pidfd_send_signal(2) (Linux 5.1).
     """
 
     def __init__(self, pid: int, expected: ProcessMark | None = None) -> None:

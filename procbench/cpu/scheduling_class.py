@@ -202,6 +202,8 @@ def set_nice(tid: int, nice: int) -> None:
     Raises:
         PermissionDeniedError: It is lower than this user may go, or the thread is another user's.
         ProcessGoneError: There is no such thread.
+
+    Source: setpriority(2), whose "BUGS" says that Linux keeps it for each thread.
     """
     with _said(tid, f"nice value {nice}", lambda: _nice_right(tid, nice)):
         os.setpriority(os.PRIO_PROCESS, tid, nice)
@@ -213,6 +215,8 @@ def set_policy(tid: int, target: SchedulingClass) -> None:
     Raises:
         PermissionDeniedError: This user may not; leaving ``idle`` needs the right to the thread's nice value.
         ProcessGoneError: There is no such thread.
+
+    Source: sched_setscheduler(2); sched(7), "Privileges and resource limits".
     """
     flags = POLICIES[target.policy] | (_RESET_ON_FORK if target.reset_on_fork else 0)
     right = (
@@ -229,6 +233,8 @@ def set_io_class(tid: int, io_class: str, level: int) -> None:
         PermissionDeniedError: The class is ``realtime``, or the thread is another user's.
         ProcessGoneError: There is no such thread.
         UnsupportedError: I/O priorities are not known on this machine.
+
+    Source: ioprio_set(2).
     """
     with _said(tid, f"I/O class {io_class!r}", lambda: "CAP_SYS_NICE or CAP_SYS_ADMIN"):
         linux.set_io_priority(tid, IO_CLASSES.index(io_class), level)
@@ -269,8 +275,8 @@ def apply_to_current_thread(
 ) -> Applied:
     """Set what the calling thread has; what it starts later inherits it. All of it is set, or nothing.
 
-    Other threads of this process keep theirs. Real-time policies are not taken, because they are always reset on fork, so
-    that a child would not have them.
+    Other threads of this process keep theirs, so any thread may call it. Real-time policies are not taken, because they are
+    always reset on fork, so that a child would not have them.
 
     Raises:
         InvalidInputError: A value is outside its range.

@@ -17,10 +17,11 @@ import errno
 import itertools
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Final
 
-from procbench.cpu.cgroups import group_version, own_group, text_in
+from procbench.cpu.cgroups import group_version, own_group, paths_in, text_in
 from procbench.cpu.duty import descendants
 from procbench.cpu.processes import PROC
 from procbench.errors import ProcessGoneError
@@ -29,6 +30,7 @@ _PROBE_FILES: Final = {("cpu", 1): "cpu.cfs_quota_us", ("cpu", 2): "cpu.max"} | 
     ("memory", 1): "memory.limit_in_bytes",
     ("memory", 2): "memory.max",
 }
+_ALWAYS_THERE: Final = "cgroup.procs"
 _TRIES: Final = 5
 
 _numbers = itertools.count(1)
@@ -38,30 +40,23 @@ def _words_in(path: Path) -> list[str]:
     return (text_in(path) or "").split()
 
 
-def _place_of(pid: int | str, controller: str, version: int) -> str | None:
-    """Return the line of ``/proc/<pid>/cgroup`` that says where a process is."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        names = line.split(":", 2)[1]
-        if controller in names.split(",") if version == 1 else not names:
-            return line
-    return None
-
-
 class Subgroups:
     """Groups for one controller, each for one process and what it starts. Any thread may call it.
 
     Args:
-        controller: ``cpu`` or ``memory``.
+        controller: ``cpu`` or ``memory``, for limits. To hold processes together, any of version 1, or empty for version 2, whose
+            groups need none.
     """
 
     def __init__(self, controller: str) -> None:
         self.controller = controller
         self._own: Path | None = None
         self._version = 1
-        self._line: str | None = None
+        self._path: str | None = None  # inside the hierarchy, as the kernel says it
         self._probed = self._closed = False
         self._free: list[Path] = []
         self._made: set[Path] = set()
+        self._held: deque[Path] = deque()  # released, and could not be emptied
         self._lock = threading.RLock()  # a garbage collection may close in the midst of a call
 
     @property
@@ -76,21 +71,58 @@ class Subgroups:
                     self._own = None
             return None if self._own is None or self._closed else f"cgroup v{self._version}"
 
+    @property
+    def version(self) -> int:
+        """Version of the hierarchy, 1 or 2."""
+        return self._version
+
+    @property
+    def own(self) -> Path:
+        """Folder of the group that this process is in.
+
+        Raises:
+            OSError: No group can be made there.
+        """
+        if self.mechanism is None or self._own is None:
+            raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
+        return self._own
+
+    def take(self) -> Path:
+        """Return an empty group's folder, to be filled by the caller and released as all others.
+
+        Raises:
+            OSError: There is no group to be had.
+        """
+        self.own  # noqa: B018 - raises where there is none
+        self._release_held()
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.EOPNOTSUPP, f"the {self.controller} cgroups were removed")
+            return self._free.pop() if self._free else self._make()
+
     def _probe(self) -> None:
         self._own = own_group(self.controller)
         if self._own is None:
             return
         self._version = group_version(self._own)
-        if self._version == 2 and self.controller not in _words_in(self._own / "cgroup.subtree_control"):
+        if (
+            self._version == 2
+            and self.controller
+            and self.controller not in _words_in(self._own / "cgroup.subtree_control")
+        ):
             self._own = None
             return
-        self._line = _place_of("self", self.controller, self._version)
+        self._path = self._path_of("self")
         self._sweep(self._own)
         self._free.append(self._make())
 
+    def _path_of(self, pid: int | str) -> str | None:
+        paths = paths_in((PROC / str(pid) / "cgroup").read_text())
+        return paths.get(self.controller if self._version == 1 else "")
+
     def _sweep(self, own: Path) -> None:
         """Remove the empty groups of runs that were killed; one that still holds a process cannot be removed."""
-        for folder in own.glob(f"procbench-*-{self.controller}-*"):
+        for folder in own.glob(f"procbench-*-{self.controller or 'all'}-*"):
             owner = folder.name.split("-")[1]
             if owner.isdigit() and not (PROC / owner).exists():
                 with contextlib.suppress(OSError):
@@ -100,11 +132,11 @@ class Subgroups:
         if self._own is None:
             raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup is to be seen here")
         for number in _numbers:
-            folder = self._own / f"procbench-{os.getpid()}-{self.controller}-{number}"
+            folder = self._own / f"procbench-{os.getpid()}-{self.controller or 'all'}-{number}"
             with contextlib.suppress(FileExistsError):  # of a run that was killed and had this pid
                 folder.mkdir()
                 break
-        if not os.access(folder / _PROBE_FILES[self.controller, self._version], os.W_OK):
+        if not os.access(folder / _PROBE_FILES.get((self.controller, self._version), _ALWAYS_THERE), os.W_OK):
             folder.rmdir()
             raise PermissionError(errno.EACCES, f"{folder} cannot be written")
         self._made.add(folder)
@@ -124,18 +156,14 @@ class Subgroups:
             ProcessGoneError: It has ended.
             OSError: There is no group to be had, a value was refused, or the process is somewhere else.
         """
-        if self.mechanism is None or self._own is None:
-            raise OSError(errno.EOPNOTSUPP, f"no {self.controller} cgroup can be made here")
+        self.own  # noqa: B018 - raises where there is none
         try:
-            line = _place_of(pid, self.controller, self._version)
+            path = self._path_of(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGoneError(errno.ESRCH, f"there is no process {pid}") from None
-        if line != self._line:
+        if path is None or path != self._path:
             raise OSError(errno.EXDEV, f"process {pid} is in another cgroup than this one; it is left there")
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EOPNOTSUPP, f"the {self.controller} cgroups were removed")
-            folder = self._free.pop() if self._free else self._make()
+        folder = self.take()
         try:
             _write(folder, optional[0], needed=False)
             _write(folder, values, needed=True)
@@ -161,9 +189,22 @@ class Subgroups:
     def release(self, folder: Path) -> None:
         """Move what still lives in a group back to where it came from, also after ``close``; the group is free then, or gone.
 
-        Raises:
-            OSError: The kernel, or want of a descriptor, does not let it be read or written.
+        Where the kernel, or want of a descriptor, does not let it, the next ``place`` and ``close`` try again, and what is
+        in it stays limited until then. Raises nothing.
         """
+        try:
+            self._put_back(folder)
+        except FileNotFoundError:
+            pass  # it has been removed already
+        except OSError:
+            self._held.append(folder)
+
+    def _release_held(self) -> None:
+        for _ in range(len(self._held)):
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                self.release(self._held.popleft())
+
+    def _put_back(self, folder: Path) -> None:
         if self._own is None:
             return
         for _ in range(_TRIES):  # a process may fork while it is moved
@@ -174,7 +215,7 @@ class Subgroups:
                 with contextlib.suppress(ProcessLookupError):
                     (self._own / "cgroup.procs").write_text(pid)
         else:
-            return  # a fork bomb: the group stays until it can be removed
+            raise OSError(errno.EBUSY, f"{folder} is filled faster than it can be emptied")  # a fork bomb
         with self._lock:
             if self._closed or self.controller == "memory":
                 self._remove(folder)
@@ -191,6 +232,8 @@ class Subgroups:
         with self._lock:
             self._closed = self._probed = True
             self._free.clear()
+        self._release_held()
+        with self._lock:
             for folder in tuple(self._made):
                 self._remove(folder)
 

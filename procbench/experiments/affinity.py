@@ -13,13 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from procbench.cpu.placement import PLACEMENT_POLICIES, place
 from procbench.cpu.topology import CpuTopology, allowed_cpus, parse_cpu_list, read_topology, usable_workers
-from procbench.errors import InvalidInputError, RecordError
+from procbench.errors import InvalidInputError
 from procbench.experiments.affinity_bench import LINE_BYTES, TIMES_AS_LONG, Bench
 from procbench.experiments.affinity_groups import KINDS, NONE, STATES, Group, Policy
 from procbench.experiments.affinity_outcome import AffinityResult
@@ -105,12 +104,7 @@ def run(
         notes=notes,
         parameters={"budget_s": budget_s, "workers": workers, "full": full, "seed": seed},
     )
-    if data_dir:
-        try:
-            result.record(data_dir)
-        except RecordError as error:  # what was measured is worth more than its copy
-            return replace(result, unrecorded=str(error))
-    return result
+    return result.kept_in(data_dir)
 
 
 def distinct_policies(workers: int, topology: CpuTopology, allowed: frozenset[int]) -> tuple[Policy, ...]:

@@ -7,24 +7,21 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from procbench.analysis.statistics import Effect
 from procbench.experiments import affinity_tables as tables
 from procbench.experiments.affinity_groups import CONTENDED, IDLE, KINDS, NONE, SORT, STATES, Group, Policy, Sensitivity
-from procbench.experiments.affinity_tables import rows
+from procbench.experiments.columns import rows
+from procbench.experiments.outcome import Outcome
 from procbench.experiments.words import details_text, with_interval
-from procbench.lab.host import HostFacts
-from procbench.lab.noise import NoiseWarning
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXPERIMENT = "affinity"
-
 
 @dataclass(frozen=True)
-class AffinityResult:
+class AffinityResult(Outcome):
     """What pinning did to commands.
 
     Attributes:
@@ -33,23 +30,15 @@ class AffinityResult:
         policies: The ways of pinning that differ here.
         in_force: By way, whether commands had exactly their worker's CPUs, as they themselves read it.
         workers: Commands at a time.
-        host: Where.
-        warnings: What made it noisy.
-        notes: What a reader should know.
-        parameters: What it was run with.
-        unrecorded: Why it could not be recorded; empty if it was, or was not to be.
     """
+
+    experiment = "affinity"
 
     groups: tuple[Group, ...]
     sensitivity: tuple[Sensitivity, ...]
     policies: tuple[Policy, ...]
     in_force: Mapping[str, bool]
     workers: int
-    host: HostFacts
-    warnings: list[NoiseWarning]
-    notes: tuple[str, ...]
-    parameters: Mapping[str, Any]
-    unrecorded: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -114,7 +103,7 @@ class AffinityResult:
         """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
         frame = self.frame
         in_block = frame.groupby(["kind", "state", "block"])["condition"].agg(["nunique", "size"])
-        effects = [effect for group in self.groups for effect in group.effects.values()]
+        effects = self.compared()
         contended = [group for group in self.groups if group.state == CONTENDED]
         return {
             "both kinds ran idle and contended": {(group.kind, group.state) for group in self.groups}
@@ -175,20 +164,11 @@ class AffinityResult:
             f"{self.workers} worker{'s' * (self.workers > 1)}, {len(self.groups)} measurements, {blocks} blocks",
             *self.notes,
         ]
-        return details_text(shown, self.warnings, self.unrecorded)
+        return details_text(shown, self.warnings)
 
-    def record(self, data_dir: str | Path) -> Path:
-        """Keep the values and the effects in a folder of recorded runs, and return the file.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
-        from procbench.lab.store import Store
-
-        effects = [effect for group in self.groups for effect in group.effects.values()]
-        return Store(Path(data_dir)).record(
-            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
-        )
+    def compared(self) -> list[Effect]:
+        """Return the effects that are kept with the values: those of all groups."""
+        return [effect for group in self.groups for effect in group.effects.values()]
 
     def _where(self, pin: str, kind: str | None = None) -> str:
         """Return the comparisons in which a way of pinning did better."""

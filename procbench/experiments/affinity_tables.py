@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from procbench.analysis.statistics import Effect, estimate, fewest_blocks, noise_floor, paired_effect
 from procbench.experiments.affinity_groups import ALONE, MOVED, NONE, Group, Policy, Sensitivity
-from procbench.experiments.words import known
+from procbench.experiments.columns import estimated, ratio
 from procbench.lab.results import AGAIN
 
 if TYPE_CHECKING:
@@ -120,11 +120,6 @@ def costs(sensitivity: Sequence[Sensitivity]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["kind", "alone_ms", "moved_ms", "migrations", "cost_us", "low", "high"])
 
 
-def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return a table's rows."""
-    return table.to_dict("records")
-
-
 def _table(
     groups: Sequence[Group],
     policies: Sequence[Policy],
@@ -138,7 +133,7 @@ def _table(
     for group in groups:
         for policy in policies:
             name = policy.name
-            gain = {} if effect is None else _ratio(None if name == NONE else effect(group, name))
+            gain = {} if effect is None else ratio(None if name == NONE else effect(group, name))
             row = {"kind": group.kind, "state": group.state, "pin": name, "label": policy.label}
             found.append({**row, **values(group, name), **gain})
     return pd.DataFrame(found)
@@ -163,8 +158,7 @@ def _estimated(values: Sequence[float]) -> dict[str, float]:
     """Return median and interval, as columns; unknown is missing."""
     if not values:
         return dict.fromkeys(("median", "low", "high"), math.nan)
-    found = estimate(values)
-    return {"median": found.median, "low": known(found.low), "high": known(found.high)}
+    return estimated(values)
 
 
 def _mean(counts: Sequence[float], name: str) -> dict[str, float]:
@@ -183,17 +177,3 @@ def _mean(counts: Sequence[float], name: str) -> dict[str, float]:
 def _quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
-def _ratio(effect: Effect | None) -> dict[str, Any]:
-    if effect is None:
-        unknown = dict.fromkeys(("ratio", "ratio_low", "ratio_high"), math.nan)
-        return {**unknown, "noise_floor": None, "verdict": "the baseline"}
-    ends = (effect.low, effect.high) if math.isfinite(effect.half_width) else (math.nan, math.nan)
-    return {
-        "ratio": effect.ratio,
-        "ratio_low": ends[0],
-        "ratio_high": ends[1],
-        "noise_floor": effect.noise_floor,
-        "verdict": effect.verdict,
-    }

@@ -10,10 +10,9 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from procbench.errors import InvalidInputError, RecordError
+from procbench.errors import InvalidInputError
 from procbench.experiments.pools_outcome import POOL, UNZEROED, PoolsResult, condition_name
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
@@ -111,12 +110,7 @@ def run(
     )
     for pool in pools.values():
         pool.close()
-    if data_dir:
-        try:
-            result.record(data_dir)
-        except RecordError as error:  # what was measured is worth more than its copy
-            return replace(result, notes=(f"not recorded: {error}",))
-    return result
+    return result.kept_in(data_dir)
 
 
 def _ways(pool: BufferPool) -> dict[str, Callable[[], tuple[Any, Callable[[], object]]]]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.statistics import Effect, estimate, paired_effect
-from procbench.experiments.words import details_text, known, size_text, with_interval
-from procbench.lab.host import HostFacts
-from procbench.lab.noise import NoiseWarning
+from procbench.analysis.statistics import Effect, paired_effect
+from procbench.experiments.columns import estimated, known, rows
+from procbench.experiments.outcome import Outcome
+from procbench.experiments.words import details_text, size_text, with_interval
 from procbench.lab.results import AGAIN, Trials
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPoolStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXPERIMENT = "pools"
 POOL = "pool"
 UNZEROED = "numpy.empty"
 
@@ -29,7 +27,7 @@ def condition_name(way: str, size_bytes: int, threads: int) -> str:
 
 
 @dataclass(frozen=True)
-class PoolsResult:
+class PoolsResult(Outcome):
     """What memory costs by the way of getting it, and output by the size of the buffer it is read into.
 
     Attributes:
@@ -42,11 +40,9 @@ class PoolsResult:
         backings: ``backing``, ``make_ms``, ``first_use_ms``, ``first_use_faults``, ``huge_share``, ``fallbacks``.
         idle: ``elapsed_s``, ``pools``, ``out_is_there``, ``used_is_there``, ``max_idle_s``.
         balance: How the measured pools stood at the end.
-        host: Where.
-        warnings: What made it noisy.
-        parameters: What it was run with.
-        notes: What a reader should know.
     """
+
+    experiment = "pools"
 
     frame: pd.DataFrame
     acquiring: Trials
@@ -57,10 +53,6 @@ class PoolsResult:
     backings: pd.DataFrame
     idle: pd.DataFrame
     balance: tuple[BufferPoolStatistics, ...]
-    host: HostFacts
-    warnings: list[NoiseWarning]
-    parameters: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
 
     def summary(self) -> pd.DataFrame:
         """Return one row per way, size and number of threads.
@@ -71,20 +63,15 @@ class PoolsResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         for name, factors in self.acquiring.factors.items():
             if name.endswith(AGAIN):
                 continue
-            found, ratio = estimate(self.acquiring.values(name)), self.effect(name)
-            single = sorted(self.latencies_ns[name])
-            ends = {
-                "low_ns": known(found.low),
-                "high_ns": known(found.high),
-                "p99_ns": single[len(single) * 99 // 100],
-            }
+            ratio, single = self.effect(name), sorted(self.latencies_ns[name])
+            times = {**estimated(self.acquiring.values(name), "_ns"), "p99_ns": single[len(single) * 99 // 100]}
             gain = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": known(ratio.high)}
-            rows.append({**factors, "median_ns": found.median, **ends, **gain})
-        return pd.DataFrame(rows)
+            found.append({**factors, **times, **gain})
+        return pd.DataFrame(found)
 
     def effect(self, peer: str) -> Effect:
         """Return how many times as quickly as this condition the pool gives a buffer of the same size."""
@@ -104,13 +91,12 @@ class PoolsResult:
         import pandas as pd
 
         verdicts = {effect.condition: effect.verdict for effect in self.reading.effects()}
-        rows = []
+        found = []
         for name, factors in self.reading.factors.items():
             if not name.endswith(AGAIN):
-                found = estimate(self.reading.values(name))
-                ends = {"low_s": known(found.low), "high_s": known(found.high)}
-                rows.append({**factors, "median_s": found.median, **ends, "verdict": verdicts.get(name, "the default")})
-        return pd.DataFrame(rows)
+                times = estimated(self.reading.values(name), "_s")
+                found.append({**factors, **times, "verdict": verdicts.get(name, "the default")})
+        return pd.DataFrame(found)
 
     def suggestion(self) -> dict[str, Any]:
         """Return the change of ``RunSettings`` that the data show to be better; empty where they show none."""
@@ -189,17 +175,15 @@ class PoolsResult:
         """Return the figure of times by size in words."""
         alone = self.summary().query("threads == 1")
         ways = [
-            f"{way}: "
-            + ", ".join(f"{size_text(row['size_bytes'])} {_time(row['median_ns'])}" for row in part.to_dict("records"))
+            f"{way}: " + ", ".join(f"{size_text(row['size_bytes'])} {_time(row['median_ns'])}" for row in rows(part))
             for way, part in alone.groupby("way", sort=False)
         ]
         return f"Time to get memory by size, one thread. {'; '.join(ways)}."
 
     def reads_alt(self) -> str:
         """Return the figure of reading by buffer size in words."""
-        rows = self.reads().to_dict("records")
         return "Time to read a command's output by buffer size: " + ", ".join(
-            f"{size_text(row['buffer_size_bytes'])} {1000 * row['median_s']:.3g} ms" for row in rows
+            f"{size_text(row['buffer_size_bytes'])} {1000 * row['median_s']:.3g} ms" for row in rows(self.reads())
         )
 
     def idle_alt(self) -> str:
@@ -216,18 +200,9 @@ class PoolsResult:
         ]
         return details_text([*lines, *self.notes], self.warnings)
 
-    def record(self, data_dir: str | Path) -> Path:
-        """Keep the values and the effects in a folder of recorded runs, and return the file.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
-        from procbench.lab.store import Store
-
-        effects = [*self.acquiring.effects(), *self.reading.effects()]
-        return Store(Path(data_dir)).record(
-            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
-        )
+    def compared(self) -> list[Effect]:
+        """Return the effects that are kept with the values: those of both parts against their baselines."""
+        return [*self.acquiring.effects(), *self.reading.effects()]
 
 
 def _time(ns: float) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from procbench.cpu.topology import allowed_cpus, usable_workers
-from procbench.errors import InvalidInputError, RecordError
+from procbench.errors import InvalidInputError
 from procbench.experiments.priority_outcome import PriorityResult
 from procbench.experiments.priority_shares import (
     WINDOWS,
@@ -92,12 +91,7 @@ def run(
         notes=_notes(pairs, limits),
         parameters={"budget_s": total_s, "full": full, "seed": seed},
     )
-    if data_dir:
-        try:
-            result.record(data_dir)
-        except RecordError as error:  # what was measured is worth more than its copy
-            return replace(result, notes=(*result.notes, f"not recorded: {error}"))
-    return result
+    return result.kept_in(data_dir)
 
 
 def _notes(pairs: tuple[PairShares, ...], limits: tuple[LimitedShares, ...]) -> tuple[str, ...]:

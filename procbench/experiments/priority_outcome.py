@@ -6,25 +6,22 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.columns import known, rows
+from procbench.experiments.outcome import Outcome
 from procbench.experiments.priority_intervals import mean_interval, share_interval, tail_interval
 from procbench.experiments.priority_shares import IDLE, LimitedShares, PairShares
 from procbench.experiments.priority_waits import CLASSES_UP, Lateness, Starvation
-from procbench.experiments.words import details_text, known
-from procbench.lab.host import HostFacts
-from procbench.lab.noise import NoiseWarning
+from procbench.experiments.words import details_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXPERIMENT = "priority"
-
 
 @dataclass(frozen=True)
-class PriorityResult:
+class PriorityResult(Outcome):
     """Who got how much of a CPU, and who waited how long.
 
     Attributes:
@@ -33,40 +30,34 @@ class PriorityResult:
         left_out: For each policy that this user may not have, the reason.
         limits: What a child got under a CPU limit.
         starvation: How long low tasks waited, without and with ageing.
-        host: Where.
-        warnings: What made it noisy.
-        notes: What a reader should know.
-        parameters: What it was run with.
     """
+
+    experiment = "priority"
 
     pairs: tuple[PairShares, ...]
     lateness: tuple[Lateness, ...]
     left_out: Mapping[str, str]
     limits: tuple[LimitedShares, ...]
     starvation: tuple[Starvation, Starvation]
-    host: HostFacts
-    warnings: list[NoiseWarning]
-    notes: tuple[str, ...]
-    parameters: Mapping[str, Any]
 
     @property
     def frame(self) -> pd.DataFrame:
         """Every value: ``quantity`` with its unit, ``condition``, ``block`` (window or repetition, from 0), ``value``."""
         import pandas as pd
 
-        rows: list[tuple[str, str, int, float]] = []
+        found: list[tuple[str, str, int, float]] = []
         for pair in self.pairs:
-            rows += [("CPUs of the child", pair.name, *one) for one in enumerate(pair.cpus)]
-            rows += [("CPUs of the other child", pair.name, *one) for one in enumerate(pair.first_cpus)]
+            found += [("CPUs of the child", pair.name, *one) for one in enumerate(pair.cpus)]
+            found += [("CPUs of the other child", pair.name, *one) for one in enumerate(pair.first_cpus)]
         for one in self.lateness:
-            for block, found in enumerate(one.blocks_ns):
-                rows += [("lateness (ns)", one.name, block, value) for value in found]
+            for block, late in enumerate(one.blocks_ns):
+                found += [("lateness (ns)", one.name, block, value) for value in late]
         for limit in self.limits:
-            rows += [("CPUs under a limit", limit.name, *one) for one in enumerate(limit.cpus)]
+            found += [("CPUs under a limit", limit.name, *one) for one in enumerate(limit.cpus)]
         for two in self.starvation:
             for block, waits in enumerate(two.waits_s):
-                rows += [("wait of a low task (s)", two.name, block, value) for value in waits]
-        return pd.DataFrame(rows, columns=["quantity", "condition", "block", "value"])
+                found += [("wait of a low task (s)", two.name, block, value) for value in waits]
+        return pd.DataFrame(found, columns=["quantity", "condition", "block", "value"])
 
     def shares(self) -> pd.DataFrame:
         """Return one row per pair.
@@ -77,14 +68,14 @@ class PriorityResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         for pair in self.pairs:
             share, low, high = share_interval(pair.cpus, pair.first_cpus)
             row = {"pair": pair.name, "nice": math.nan if pair.nice is None else pair.nice, "share": share}
             ends = {"low": low, "high": high, "expected": pair.expected, "of_kernel": share / pair.expected}
             rest = {"other_cpus": statistics.fmean(pair.first_cpus), "total_s": len(pair.cpus) * pair.window_s}
-            rows.append({**row, **ends, **rest})
-        return pd.DataFrame(rows)
+            found.append({**row, **ends, **rest})
+        return pd.DataFrame(found)
 
     def wake_ups(self) -> pd.DataFrame:
         """Return one row per policy and state of the CPU.
@@ -96,7 +87,7 @@ class PriorityResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         effects = {effect.condition: effect for effect in self.lateness_effects()}
         for one in self.lateness:
             p50 = estimate(_block_medians(one))
@@ -113,8 +104,8 @@ class PriorityResult:
                 # An effect says how many times better it is; here it is said how many times as late.
                 ratio = {"ratio": 1 / effect.ratio, "ratio_low": 1 / effect.high, "ratio_high": 1 / effect.low}
             facts = {"condition": one.name, "policy": one.policy, "beside": one.beside}
-            rows.append({**facts, "samples": sum(map(len, one.blocks_ns)), **middle, **tail, **ratio})
-        return pd.DataFrame(rows)
+            found.append({**facts, "samples": sum(map(len, one.blocks_ns)), **middle, **tail, **ratio})
+        return pd.DataFrame(found)
 
     def limited(self) -> pd.DataFrame:
         """Return one row per mechanism and limit.
@@ -125,7 +116,7 @@ class PriorityResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         for one in self.limits:
             cpus, low, high = mean_interval(one.cpus)
             ends = {
@@ -134,8 +125,8 @@ class PriorityResult:
                 "of_limit": cpus / one.limit,
                 "total_s": len(one.cpus) * one.window_s,
             }
-            rows.append({"mechanism": one.mechanism, "limit": one.limit, "cpus": cpus, **ends})
-        return pd.DataFrame(rows)
+            found.append({"mechanism": one.mechanism, "limit": one.limit, "cpus": cpus, **ends})
+        return pd.DataFrame(found)
 
     def waits(self) -> pd.DataFrame:
         """Return one row per low task.
@@ -146,14 +137,14 @@ class PriorityResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         for two in self.starvation:
             bound_s = math.nan if two.ageing_s is None else CLASSES_UP * two.ageing_s
             for repetition, waits in enumerate(two.waits_s):
                 facts = {"ageing": two.name, "ageing_s": two.ageing_s, "repetition": repetition}
                 rest = {"stream_s": two.stream_s[repetition], "bound_s": bound_s}
-                rows += [{**facts, "wait_s": wait_s, **rest} for wait_s in waits]
-        return pd.DataFrame(rows)
+                found += [{**facts, "wait_s": wait_s, **rest} for wait_s in waits]
+        return pd.DataFrame(found)
 
     def share_effects(self) -> list[Effect]:
         """Compare what the other child of each pair had with what it had beside a child like itself."""
@@ -206,7 +197,7 @@ class PriorityResult:
     def invariants(self) -> dict[str, bool]:
         """Return what must hold on every machine, however noisy: about what ran and who came first, never about how fast."""
         without, with_ageing = self.starvation
-        effects = [*self.share_effects(), *self.lateness_effects()]
+        effects = self.compared()
         return {
             "every pair used its CPU": all(sum(pair.first_cpus) > 0 for pair in self.pairs),
             "a nicer child never got more than the other": all(
@@ -225,7 +216,7 @@ class PriorityResult:
         """Return title, sentence, effect and picture_alt: what ``procbench.views.headline.Headline`` takes."""
         table = self.shares()
         said = ", ".join(
-            f"{row['pair']} {_percent(row['share'])} ({_percent(row['expected'])})" for row in _rows(table[1:])
+            f"{row['pair']} {_percent(row['share'])} ({_percent(row['expected'])})" for row in rows(table[1:])
         )
         return {
             "title": "Shares of a CPU",
@@ -237,7 +228,7 @@ class PriorityResult:
     def shares_alt(self) -> str:
         """Return the figure of shares in words."""
         parts = [
-            f"{row['pair']} {_percent(row['share'])} of {_percent(row['expected'])}" for row in _rows(self.shares())
+            f"{row['pair']} {_percent(row['share'])} of {_percent(row['expected'])}" for row in rows(self.shares())
         ]
         return f"Share of a CPU beside a busy child, measured and by the kernel's weights: {', '.join(parts)}."
 
@@ -245,13 +236,13 @@ class PriorityResult:
         """Return the figure of latenesses in words."""
         parts = [
             f"{row['condition']} {_microseconds(row['p50_us'])}, {_microseconds(row['p99_us'])}"
-            for row in _rows(self.wake_ups())
+            for row in rows(self.wake_ups())
         ]
         return f"By how much a sleeper woke late, median and 99th percentile: {'; '.join(parts)}."
 
     def limited_alt(self) -> str:
         """Return the figure of CPU limits in words."""
-        parts = [f"{row['mechanism']} {row['cpus']:.3f} of {row['limit']:g}" for row in _rows(self.limited())]
+        parts = [f"{row['mechanism']} {row['cpus']:.3f} of {row['limit']:g}" for row in rows(self.limited())]
         return f"CPUs used under a limit: {', '.join(parts)}."
 
     def waits_alt(self) -> str:
@@ -270,18 +261,9 @@ class PriorityResult:
         lines += [f"{policy}: left out, {reason}" for policy, reason in self.left_out.items()]
         return details_text([*lines, *self.notes], self.warnings)
 
-    def record(self, data_dir: str | Path) -> Path:
-        """Keep the values and the effects in a folder of recorded runs, and return the file.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
-        from procbench.lab.store import Store
-
-        effects = [*self.share_effects(), *self.lateness_effects()]
-        return Store(Path(data_dir)).record(
-            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
-        )
+    def compared(self) -> list[Effect]:
+        """Return the effects that are kept with the values: those of shares and of latenesses."""
+        return [*self.share_effects(), *self.lateness_effects()]
 
 
 def _block_medians(one: Lateness) -> list[float]:
@@ -300,7 +282,3 @@ def _percent(share: float) -> str:
 
 def _microseconds(value: float) -> str:
     return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} µs"
-
-
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict("records")

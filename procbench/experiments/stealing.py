@@ -14,13 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from procbench.analysis.results import frame as results_frame
 from procbench.cpu.topology import usable_workers
-from procbench.errors import InvalidInputError, RecordError
+from procbench.errors import InvalidInputError
 from procbench.experiments.stealing_outcome import Failure, StealingResult
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS, Batch, RunBatch
 from procbench.experiments.workload import Workload, read_workload, standard_library_workload
@@ -101,23 +100,11 @@ def run(
             Condition(name, recorder.timed(name, runs[name]), {"way": way, "workers": count})
             for (way, count), name in zip(kinds, runs, strict=True)
         ]
-        trials = measure(
-            conditions,
-            baseline=_name(USUAL, cpus, cpus),
-            larger_is_better=False,
-            min_blocks=min(_MIN_BLOCKS, blocks),
-            max_blocks=blocks,
-            target_half_width=0.01 if full else 0.02,
-            budget_s=max(0.1, _PATIENCE * budget_s - (time.monotonic() - begun)),
-            seed=seed,
-            on_progress=on_progress,
-        )
+        left_s = max(0.1, _PATIENCE * budget_s - (time.monotonic() - begun))
+        width = 0.01 if full else 0.02
+        trials = _measured(conditions, _name(USUAL, cpus, cpus), blocks, width, left_s, seed, on_progress)
         if not trials.blocks:  # struck by Ctrl-C before there was anything to keep
             raise KeyboardInterrupt
-    if trials.blocks < _MIN_BLOCKS:
-        notes.append(
-            f"only {trials.blocks} blocks fitted into the budget; an interval needs {_MIN_BLOCKS}: raise budget_s"
-        )
     result = StealingResult(
         frame=recorder.frame(trials),
         # A curve is no comparison of ways: its conditions have other numbers of workers than the baseline.
@@ -130,16 +117,40 @@ def run(
         trials=trials,
         host=host,
         warnings=noise_warnings(host),
-        notes=(*batch.notes, *notes),
+        notes=(*batch.notes, *notes, *_too_few(trials)),
         failures=recorder.failures(),
         parameters={"workload": str(workload or ""), "tasks": most, "budget_s": budget_s, "full": full, "seed": seed},
     )
-    if data_dir:
-        try:
-            result.record(data_dir)
-        except RecordError as error:  # minutes of measuring are worth more than their copy
-            return replace(result, notes=(*result.notes, f"not recorded: {error}"))
-    return result
+    return result.kept_in(data_dir)
+
+
+def _measured(
+    conditions: list[Condition],
+    baseline: str,
+    blocks: int,
+    target_half_width: float,
+    budget_s: float,
+    seed: int,
+    on_progress: Callable[[Progress], object] | None,
+) -> Trials:
+    return measure(
+        conditions,
+        baseline=baseline,
+        larger_is_better=False,
+        min_blocks=min(_MIN_BLOCKS, blocks),
+        max_blocks=blocks,
+        target_half_width=target_half_width,
+        budget_s=budget_s,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def _too_few(trials: Trials) -> list[str]:
+    """Return a note where the blocks are too few for an interval."""
+    if trials.blocks >= _MIN_BLOCKS:
+        return []
+    return [f"only {trials.blocks} blocks fitted into the budget; an interval needs {_MIN_BLOCKS}: raise budget_s"]
 
 
 class _Recorder:

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.experiments.columns import ends, estimated, rows
+from procbench.experiments.outcome import Outcome
 from procbench.experiments.ways import PROCBENCH, USUAL
-from procbench.experiments.words import details_text, known
-from procbench.lab.host import HostFacts
-from procbench.lab.noise import NoiseWarning
+from procbench.experiments.words import details_text
 from procbench.lab.results import AGAIN, Trials
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EXPERIMENT = "stealing"
 
 _NAMED = 3  # programs that fail and have room in a sentence
 _SHORT_S = 0.1  # below it a time is said in milliseconds
@@ -52,7 +50,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class StealingResult:
+class StealingResult(Outcome):
     """How long a batch of commands took, by way of running it and by number of workers.
 
     Attributes:
@@ -69,12 +67,10 @@ class StealingResult:
         tasks: Commands in a batch.
         workload: What the commands are, in a few words.
         trials: The measurement as it was made.
-        host: Where.
-        warnings: What made it noisy.
-        notes: What a reader should know: what was left out, and how the ways run.
         failures: Commands that did not succeed.
-        parameters: What it was run with.
     """
+
+    experiment = "stealing"
 
     frame: pd.DataFrame
     effects: list[Effect]
@@ -84,11 +80,7 @@ class StealingResult:
     tasks: int
     workload: str
     trials: Trials
-    host: HostFacts
-    warnings: list[NoiseWarning]
-    notes: tuple[str, ...]
     failures: tuple[Failure, ...]
-    parameters: Mapping[str, Any]
 
     @property
     def limit_s(self) -> float:
@@ -107,13 +99,13 @@ class StealingResult:
         import pandas as pd
 
         effects = {effect.condition: effect for effect in self.effects}
-        rows = [
+        found = [
             {"way": name, **self._times(name, self.limit_s), **_ratio(effects.get(name)), **self._rate(name)}
             for name, factors in self.trials.factors.items()
             if not name.endswith(AGAIN) and factors["workers"] == self.workers
         ]
         columns = ["way", "median_s", "low_s", "high_s", "ratio", "ratio_low", "ratio_high", "verdict", "tasks_per_s"]
-        table = pd.DataFrame(rows, columns=[*columns, "limit_share"])
+        table = pd.DataFrame(found, columns=[*columns, "limit_share"])
         return table.sort_values("median_s", ignore_index=True)
 
     def scaling(self) -> pd.DataFrame:
@@ -125,14 +117,14 @@ class StealingResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         names = {f["workers"]: name for name, f in self.trials.factors.items() if f["way"] == PROCBENCH}
         for count, name in sorted(names.items()):
             speedup = paired_effect(self.trials.values(names[1]), self.trials.values(name), larger_is_better=False)
             times = self._times(name, self.limits_s[count])
-            gains = {"speedup": speedup.ratio, **_ends("speedup", speedup)}
-            rows.append({"workers": count, **times, "limit_s": self.limits_s[count], **gains})
-        return pd.DataFrame(rows)
+            gains = {"speedup": speedup.ratio, **ends("speedup", speedup)}
+            found.append({"workers": count, **times, "limit_s": self.limits_s[count], **gains})
+        return pd.DataFrame(found)
 
     def invariants(self) -> dict[str, bool]:
         """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
@@ -187,14 +179,14 @@ class StealingResult:
 
     def ways_alt(self) -> str:
         """Return the comparison of the ways in words, for a reader who does not see its figure."""
-        times = ", ".join(f"{row['way']} {_seconds(row['median_s'])}" for row in self.summary().to_dict("records"))
+        times = ", ".join(f"{row['way']} {_seconds(row['median_s'])}" for row in rows(self.summary()))
         return f"Median time for {self._batch()}, by way: {times}; limit {_seconds(self.limit_s)}."
 
     def scaling_alt(self) -> str:
         """Return the scaling curve in words."""
-        rows = self.scaling().to_dict("records")
         times = ", ".join(
-            f"{row['workers']}: {_seconds(row['median_s'])} (limit {_seconds(row['limit_s'])})" for row in rows
+            f"{row['workers']}: {_seconds(row['median_s'])} (limit {_seconds(row['limit_s'])})"
+            for row in rows(self.scaling())
         )
         return f"Median time for {self.tasks} commands with procbench, by number of workers: {times}."
 
@@ -205,18 +197,9 @@ class StealingResult:
         stolen = int(self.trace["stolen_from"].notna().sum())
         return f"Which worker ran which command when: {shares}; {stolen} of {self.tasks} were stolen."
 
-    def record(self, data_dir: str | Path) -> Path:
-        """Keep the values and the effects in a folder of recorded runs, and return the file.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
-        from procbench.lab.store import Store
-
-        store = Store(Path(data_dir))
-        return store.record(
-            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=self.effects
-        )
+    def compared(self) -> list[Effect]:
+        """Return the effects that are kept with the values."""
+        return self.effects
 
     def _failing(self) -> str:
         """Return a sentence about commands that fail, to stand before all numbers; empty where none does."""
@@ -231,13 +214,8 @@ class StealingResult:
         return f"{self.tasks} commands on {self.workers} worker{'s' * (self.workers > 1)}"
 
     def _times(self, condition: str, limit_s: float) -> dict[str, float]:
-        found = estimate(self.trials.values(condition))
-        return {
-            "median_s": found.median,
-            "low_s": known(found.low),
-            "high_s": known(found.high),
-            "limit_share": limit_s / found.median,
-        }
+        times = estimated(self.trials.values(condition), "_s")
+        return {**times, "limit_share": limit_s / times["median_s"]}
 
     def _rate(self, condition: str) -> dict[str, float]:
         return {"tasks_per_s": self.tasks / estimate(self.trials.values(condition), resamples=9).median}
@@ -246,7 +224,7 @@ class StealingResult:
 def _ratio(effect: Effect | None) -> dict[str, float | str | None]:
     if effect is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "the baseline"}
-    return {"ratio": effect.ratio, **_ends("ratio", effect), "verdict": _verdict(effect)}
+    return {"ratio": effect.ratio, **ends("ratio", effect), "verdict": _verdict(effect)}
 
 
 def _verdict(effect: Effect) -> str:
@@ -255,12 +233,6 @@ def _verdict(effect: Effect) -> str:
     if effect.verdict == "no difference shown" and not effect.low <= 1 <= effect.high and math.isfinite(floor):
         return f"within noise (floor {100 * floor:.2g} %)"
     return effect.verdict
-
-
-def _ends(name: str, effect: Effect) -> dict[str, float]:
-    """Return an effect's interval; one that is unknown has no ends."""
-    known = math.isfinite(effect.half_width)
-    return {f"{name}_low": effect.low if known else math.nan, f"{name}_high": effect.high if known else math.nan}
 
 
 def _seconds(value: float) -> str:

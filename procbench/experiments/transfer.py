@@ -14,11 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from procbench.errors import InvalidInputError, RecordError
+from procbench.errors import InvalidInputError
 from procbench.experiments.transfer_outcome import CAPTURED, FROM_CHILD, TO_CHILD, WRITE, Group, TransferResult
 from procbench.experiments.transfer_ways import Ways, memcpy_gb_per_s
 from procbench.lab.host import read_host
@@ -91,12 +90,7 @@ def run(
             notes=_notes(ways, groups),
             parameters={"budget_s": budget_s, "largest_bytes": largest_bytes, "full": full, "seed": seed},
         )
-    if data_dir:
-        try:
-            result.record(data_dir)
-        except RecordError as error:  # what was measured is worth more than its copy
-            return replace(result, unrecorded=str(error))
-    return result
+    return result.kept_in(data_dir)
 
 
 class _Plan(NamedTuple):

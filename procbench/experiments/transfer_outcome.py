@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from procbench.analysis.statistics import Effect, estimate
-from procbench.experiments.words import details_text, known, size_text
-from procbench.lab.host import HostFacts
-from procbench.lab.noise import NoiseWarning
+from procbench.analysis.statistics import Effect
+from procbench.experiments.columns import estimated, ratio, rows
+from procbench.experiments.outcome import Outcome
+from procbench.experiments.words import details_text, size_text
 from procbench.lab.results import AGAIN, Trials
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EXPERIMENT = "transfer"
 
 TO_CHILD: Final = "to child"
 FROM_CHILD: Final = "from child"
@@ -47,28 +43,20 @@ class Group:
 
 
 @dataclass(frozen=True)
-class TransferResult:
+class TransferResult(Outcome):
     """How fast bytes moved to a child and back.
 
     Attributes:
         groups: The measurements.
         memcpy_gb_per_s: How fast this machine copies memory, GB/s: a way that copies cannot be faster.
         right: By transport, whether a child got the right bytes (SHA-256, outside the timing).
-        host: Where.
-        warnings: What made it noisy.
-        notes: What a reader should know.
-        parameters: What it was run with.
-        unrecorded: Why it could not be recorded; empty if it was, or was not to be.
     """
+
+    experiment = "transfer"
 
     groups: tuple[Group, ...]
     memcpy_gb_per_s: float
     right: Mapping[str, bool]
-    host: HostFacts
-    warnings: list[NoiseWarning]
-    notes: tuple[str, ...]
-    parameters: Mapping[str, Any]
-    unrecorded: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -91,16 +79,15 @@ class TransferResult:
         """
         import pandas as pd
 
-        rows = []
+        found = []
         for group in self._chosen(direction, varied):
             effects = {effect.condition: effect for effect in group.trials.effects()}
             for name, factors in group.trials.factors.items():
                 if not name.endswith(AGAIN):
-                    found = estimate(group.trials.values(name))
-                    ends = {"low": known(found.low), "high": known(found.high)}
-                    row = {"size_bytes": group.size_bytes, "median": found.median, **ends, **_ratio(effects.get(name))}
-                    rows.append({**factors, **row})
-        return pd.DataFrame(rows)
+                    values = estimated(group.trials.values(name))
+                    row = {"size_bytes": group.size_bytes, **values, **ratio(effects.get(name))}
+                    found.append({**factors, **row})
+        return pd.DataFrame(found)
 
     def wins(self) -> dict[str, int | None]:
         """Return for every transport the size, bytes, from which on it is shown to beat ``write``; ``None`` if never."""
@@ -109,7 +96,7 @@ class TransferResult:
         ways = [way for way in table["way"].unique() if way != "write" and not way.startswith("C,")]
         for way in ways:
             found[way] = None
-            for row in _rows(table[table["way"] == way].sort_values("size_bytes", ascending=False)):
+            for row in rows(table[table["way"] == way].sort_values("size_bytes", ascending=False)):
                 if row["verdict"] != "better":
                     break
                 found[way] = int(row["size_bytes"])
@@ -125,12 +112,12 @@ class TransferResult:
         larger = better[better["pipe_size_bytes"] > _KERNELS_PIPE] if len(better) else better
         if not len(larger):
             return {}
-        best = max(_rows(larger), key=lambda row: row["median"])
+        best = max(rows(larger), key=lambda row: row["median"])
         return {"pipe_size_bytes": int(best["pipe_size_bytes"])}
 
     def invariants(self) -> dict[str, bool]:
         """Return what must hold on every machine, however noisy: about what moved, never about how fast."""
-        effects = [effect for group in self.groups for effect in group.trials.effects()]
+        effects = self.compared()
         frame = self.frame
         per_block = frame.groupby(["direction", "varied", "size_bytes", "block"])["condition"]
         in_group = frame.groupby(["direction", "varied", "size_bytes"])["condition"].nunique()
@@ -148,7 +135,7 @@ class TransferResult:
         group = self._chosen(TO_CHILD, "size")[-1]
         table = self.rates(TO_CHILD)
         own = table[(table["size_bytes"] == group.size_bytes) & ~table["way"].str.startswith("C,")]
-        medians = {str(row["way"]): row["median"] for row in _rows(own)}
+        medians = {str(row["way"]): row["median"] for row in rows(own)}
         best = max(medians, key=lambda way: medians[way])
         effects = [effect for effect in group.trials.effects() if effect.condition == best]
         sentence = (
@@ -171,11 +158,11 @@ class TransferResult:
         if varied == "pipe":
             size = size_text(int(table["size_bytes"].iloc[0]))
             parts = [
-                f"{row['way']} with {size_text(row['pipe_size_bytes'])} {row['median']:.3g}" for row in _rows(table)
+                f"{row['way']} with {size_text(row['pipe_size_bytes'])} {row['median']:.3g}" for row in rows(table)
             ]
             return f"GB/s for {size} {direction}, by size of the pipe: {', '.join(parts)}."
         largest = table[table["size_bytes"] == table["size_bytes"].max()]
-        parts = [f"{row['way']} {row['median']:.3g}" for row in _rows(largest)]
+        parts = [f"{row['way']} {row['median']:.3g}" for row in rows(largest)]
         return (
             f"GB/s {direction} by size; at {size_text(int(largest['size_bytes'].iloc[0]))}: {', '.join(parts)}; "
             f"copying memory {self.memcpy_gb_per_s:.3g}."
@@ -191,39 +178,11 @@ class TransferResult:
         ]
         blocks = sum(group.trials.blocks for group in self.groups)
         shown = [f"{len(self.groups)} comparisons, {blocks} blocks", *wins, self.advice(), *self.notes]
-        return details_text(shown, self.warnings, self.unrecorded)
+        return details_text(shown, self.warnings)
 
-    def record(self, data_dir: str | Path) -> Path:
-        """Keep the values and the effects in a folder of recorded runs, and return the file.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
-        from procbench.lab.store import Store
-
-        effects = [effect for group in self.groups for effect in group.trials.effects()]
-        return Store(Path(data_dir)).record(
-            self.frame, experiment=EXPERIMENT, host=self.host, parameters=self.parameters, effects=effects
-        )
+    def compared(self) -> list[Effect]:
+        """Return the effects that are kept with the values: those of all groups."""
+        return [effect for group in self.groups for effect in group.trials.effects()]
 
     def _chosen(self, direction: str, varied: str) -> list[Group]:
         return [group for group in self.groups if (group.direction, group.varied) == (direction, varied)]
-
-
-def _ratio(effect: Effect | None) -> dict[str, Any]:
-    if effect is None:
-        return {
-            "ratio": math.nan,
-            "ratio_low": math.nan,
-            "ratio_high": math.nan,
-            "noise_floor": None,
-            "verdict": "the baseline",
-        }
-    ends = {"ratio_low": math.nan, "ratio_high": math.nan}
-    if math.isfinite(effect.half_width):
-        ends = {"ratio_low": effect.low, "ratio_high": effect.high}
-    return {"ratio": effect.ratio, **ends, "noise_floor": effect.noise_floor, "verdict": effect.verdict}
-
-
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict("records")

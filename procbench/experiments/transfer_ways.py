@@ -26,9 +26,9 @@ from typing import Final
 from procbench import linux
 from procbench.errors import ProcbenchError, UnsupportedError
 from procbench.experiments.transfer_outcome import CAPTURED, WRITE
-from procbench.io.process import run as run_command
+from procbench.io.blocking import run as run_command
+from procbench.io.order import CAPTURE
 from procbench.io.spawn import Child, end_at_once, spawn
-from procbench.io.streams import CAPTURE
 from procbench.lab.trials import Condition
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transfer import receive

@@ -15,11 +15,6 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:g} B"
 
 
-def known(end: float) -> float:
-    """Return an interval's end, and NaN where too few blocks know none."""
-    return end if math.isfinite(end) else math.nan
-
-
 def with_interval(value: float, low: float, high: float, decimals: int) -> str:
     """Return ``0.41 [0.39, 0.44]``; the interval only where it is known, and nothing where nothing is."""
     if math.isnan(value):
@@ -28,7 +23,7 @@ def with_interval(value: float, low: float, high: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" + (f" [{low:.{decimals}f}, {high:.{decimals}f}]" if both else "")
 
 
-def details_text(lines: Iterable[str], warnings: Iterable[object], unrecorded: str = "") -> str:
-    """Return lines, why the run could not be recorded, and what made it noisy, as text of 88 columns."""
-    shown = [*lines, *[f"not recorded: {unrecorded}"] * bool(unrecorded), *(f"noise: {one}" for one in warnings)]
+def details_text(lines: Iterable[str], warnings: Iterable[object]) -> str:
+    """Return lines, and what made the run noisy, as text of 88 columns."""
+    shown = [*lines, *(f"noise: {one}" for one in warnings)]
     return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ") for line in shown)

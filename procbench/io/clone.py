@@ -132,7 +132,7 @@ class Cloner:
     def __init__(self) -> None:
         self._null_fd = -1
         self._chain: _Chain | None = None
-        self._dispositions: list[Any] = []
+        self._dispositions: list[int] = []
         self._thread_id = 0
         self._sources: tuple[int, ...] = ()
 
@@ -155,9 +155,12 @@ class Cloner:
         Raises:
             OSError: No descriptor is left for ``/dev/null`` (EMFILE, ENFILE).
         """
-        dispositions = [*map(_signal.getsignal, _SIGNALS)]
+        handlers = [*map(_signal.getsignal, _SIGNALS)]
+        # Their ids, because a handler may refer to anything, and must not live as long as this. That an id comes back for
+        # another function is no matter: what is caught is reset, whoever catches it.
+        dispositions = [*map(id, handlers)]
         if dispositions != self._dispositions or _thread.get_ident() != self._thread_id:
-            reset = [n for n, one in zip(_SIGNALS, dispositions, strict=True) if _differs(n, one)]
+            reset = [n for n, one in zip(_SIGNALS, handlers, strict=True) if _differs(n, one)]
             self._chain = _Chain(reset)
             self._dispositions, self._thread_id = dispositions, _thread.get_ident()
             self._sources = ()

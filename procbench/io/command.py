@@ -56,13 +56,22 @@ def encode_arguments(argv: Sequence[Argument]) -> list[bytes]:
     return arguments
 
 
-_encoded: tuple[dict[str | bytes, str | bytes], ctypes.Array[ctypes.c_char_p]] | None = None
+Environment = ctypes.Array[ctypes.c_char_p]
+
+_encoded: tuple[dict[str | bytes, str | bytes], Environment] | None = None
 
 
-def encode_environment(env: Mapping[str, str] | None, argv: Sequence[Argument]) -> ctypes.Array[ctypes.c_char_p]:
+def encode_environment(
+    env: Mapping[str, str] | None, argv: Sequence[Argument], extra: bytes | None = None
+) -> Environment:
     """Return ``envp`` for ``argv``; ``None`` means this process's environment as it is now.
 
     The last one is kept, because comparing thirty variables costs a tenth of converting them.
+
+    Args:
+        env: The variables.
+        argv: The command, for messages.
+        extra: One more variable, as ``NAME=value``, in the place of any other of that name.
 
     Raises:
         CommandArgumentError: A variable has an empty name, a NUL, or ``=`` in its name.
@@ -72,7 +81,7 @@ def encode_environment(env: Mapping[str, str] | None, argv: Sequence[Argument]) 
     source: Mapping[Any, Any] = os.environ._data if env is None else env  # type: ignore[attr-defined]
     last = _encoded
     if last is not None and last[0] == source:
-        return last[1]
+        return last[1] if extra is None else _with(last[1], extra)
     snapshot = dict(source)
     entries = []
     for key, value in snapshot.items():
@@ -83,7 +92,13 @@ def encode_environment(env: Mapping[str, str] | None, argv: Sequence[Argument]) 
         entries.append(name + b"=" + text)
     pointers = (ctypes.c_char_p * (len(entries) + 1))(*entries)
     _encoded = (snapshot, pointers)
-    return pointers
+    return pointers if extra is None else _with(pointers, extra)
+
+
+def _with(pointers: Environment, extra: bytes) -> Environment:
+    name = extra[: extra.index(b"=") + 1]
+    kept = [entry for entry in pointers if entry is not None and not entry.startswith(name)]
+    return (ctypes.c_char_p * (len(kept) + 2))(*kept, extra)
 
 
 _resolved: dict[tuple[bytes, str | None, bytes | None], tuple[float, bytes]] = {}

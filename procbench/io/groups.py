@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-_FIRST_WAIT_S: Final = 0.001
-_LONGEST_WAIT_S: Final = 0.02
+from procbench.cpu.processes import PROC, stat_fields
+
+_START = 19  # place behind the command's name, proc_pid_stat(5)
 
 
 def signal_group(group: int, number: int) -> None:
@@ -28,26 +27,30 @@ class ProcessState(NamedTuple):
         ended: Whether it is a zombie, or on its way out.
         parent: Its parent's id.
         group: Its process group's id.
+        started_ticks: When it started, clock ticks since boot: with ``pid`` it is no other process.
     """
 
     pid: int
     ended: bool
     parent: int
     group: int
+    started_ticks: int
+
+
+def state_of(pid: int) -> ProcessState | None:
+    """Return how a process stands; ``None`` if there is none, or it may not be seen."""
+    try:
+        fields = stat_fields(PROC / str(pid))
+    except OSError:
+        return None
+    return ProcessState(pid, fields[0] in (b"Z", b"X"), int(fields[1]), int(fields[2]), int(fields[_START]))
 
 
 def all_processes() -> Iterator[ProcessState]:
     """Yield every process that this one may see; one that ends meanwhile is left out. Costs some 10 µs for each."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_bytes()
-        except OSError:
-            continue
-        # A program may be called "x) R 1 1 (y": only the last parenthesis ends its name, proc_pid_stat(5).
-        state, parent, group = stat[stat.rindex(b")") + 2 :].split(None, 3)[:3]
-        yield ProcessState(int(entry.name), state in (b"Z", b"X"), int(parent), int(group))
+    for name in os.listdir(PROC):  # noqa: PTH208 - a path object for each of them costs more than the look
+        if name.isdigit() and (state := state_of(int(name))) is not None:
+            yield state
 
 
 def living_members(group: int) -> list[int]:
@@ -59,27 +62,16 @@ def living_members(group: int) -> list[int]:
     return [process.pid for process in all_processes() if process.group == group and not process.ended]
 
 
-def end_group(group: int, *, kill_at_s: float, give_up_after_s: float) -> bool:
-    """Wait until a group that was told to end is empty, and kill what is left of it when its time is up.
-
-    Args:
-        group: Id of the group; its leader may have been reaped.
-        kill_at_s: When to send SIGKILL, on ``time.monotonic()``'s clock; a time in the past means at once.
-        give_up_after_s: How long after the kill to go on looking.
-
-    Returns:
-        Whether the group needed the kill.
-    """
-    killed = False
-    wait_s = _FIRST_WAIT_S
-    while living_members(group):
-        now = time.monotonic()
-        if not killed and now >= kill_at_s:
-            signal_group(group, signal.SIGKILL)
-            killed = True
-            wait_s = _FIRST_WAIT_S
-        elif killed and now >= kill_at_s + give_up_after_s:
-            break
-        time.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-    return killed
+def signal_process(process: ProcessState, number: int) -> None:
+    """Send a signal to that very process; one that is gone, or that may not be signalled, is passed over."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        now = state_of(process.pid)
+        if now is not None and now.started_ticks == process.started_ticks:  # so the pidfd is that one's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
+import signal
+from typing import Final, Literal
 
-from procbench.cpu.cpu_limit import ChildLimits, CpuLimiter, cause_of_end
+from procbench import linux
+from procbench.cpu.cpu_limit import CpuLimiter
 from procbench.cpu.memory_limit import MemoryLimiter
-from procbench.errors import ProcessGoneError, SpawnError, SpawnLimitError
+from procbench.errors import LimitRefusedError, ProcessGoneError, SpawnLimitError
 from procbench.io.spawn import LIMITS
+
+# RLIMIT_CPU goes by whose turn it is at each tick, which was up to a tenth off the time used.
+_CPU_TIME_SEEN: Final = 0.8
 
 
 class ChildLimiter:
@@ -32,11 +39,11 @@ class ChildLimiter:
         self.by: dict[str, str] = {}
 
     def began(self, pid: int, program: str) -> None:
-        """Limit a child that was just spawned.
+        """Limit a child that was just spawned; where that fails, the caller ends it.
 
         Raises:
             SpawnLimitError: No descriptor or memory is left to limit it with.
-            SpawnError: The kernel does not let this user limit it (a program with rights of its own, say).
+            LimitRefusedError: The kernel does not let this user limit it (a set-user-id program, say).
         """
         try:
             with contextlib.suppress(ProcessGoneError):  # it has ended already
@@ -45,8 +52,12 @@ class ChildLimiter:
                 if self._cpu is not None:
                     self.by["cpu"] = self._cpu.add(pid)
         except OSError as error:
-            refused = SpawnLimitError if error.errno in LIMITS else SpawnError
-            raise refused(error.errno or errno.EPERM, "limits", program, str(error)) from error
+            if error.errno in LIMITS:
+                raise SpawnLimitError(
+                    error.errno or errno.EMFILE, "limits", program, f"it was ended again: {error.strerror or error}"
+                ) from error
+            hint = f"{error.strerror or error}. It had begun and was ended; run it without limits, or as root"
+            raise LimitRefusedError(error.errno or errno.EPERM, "limits", program, hint) from error
 
     def rests(self, pid: int) -> None:
         """Leave alone a child that is stopped for a while, where its limit is kept by stopping, which would let it go on."""
@@ -79,6 +90,30 @@ class ChildLimiter:
             self._memory.close()
 
 
-def limit_hit(returncode: int | None, oom_kills: int) -> str | None:
-    """Return ``memory`` where the kernel ended the child for having asked for more than it may have; ``None`` otherwise."""
-    return "memory" if cause_of_end(returncode, 0.0, ChildLimits(oom_kills=oom_kills)) == "limit:memory" else None
+def limit_hit(returncode: int, usage: linux.Usage, oom_kills: int = 0) -> Literal["memory", "cpu", "file size"] | None:
+    """Return which limit it was that ended a child; ``None`` where none did, or it cannot be told.
+
+    SIGXCPU and SIGXFSZ say it themselves. SIGKILL may come from anybody: it is put down to memory where a process of the child's
+    cgroup was killed for want of it, and to the hard RLIMIT_CPU that children have from this process where that much CPU
+    time was used. A child that set itself such a limit cannot be told from one that somebody killed. One that catches SIGXCPU
+    or ignores SIGXFSZ, as Python does, and one that RLIMIT_AS refused memory, end by themselves.
+
+    Args:
+        returncode: As in ``subprocess``: negative is a signal. It must not have been sent by the caller.
+        usage: What the child and the descendants that it waited for used.
+        oom_kills: How many processes of its cgroup were killed for want of memory.
+
+    Source: getrlimit(2).
+    """
+    if returncode == -signal.SIGXCPU:
+        return "cpu"
+    if returncode == -signal.SIGXFSZ:
+        return "file size"
+    if returncode == -signal.SIGKILL:
+        if oom_kills:
+            return "memory"
+        hard_s = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        used_s = usage.user_s + usage.system_s + (usage.user_us + usage.system_us) / 1e6
+        if hard_s != resource.RLIM_INFINITY and used_s >= _CPU_TIME_SEEN * hard_s:
+            return "cpu"
+    return None

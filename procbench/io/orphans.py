@@ -7,15 +7,143 @@ of init, so it can be told apart, killed and reaped. Source: prctl(2), PR_SET_CH
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from procbench import linux
-from procbench.io.groups import ProcessState, all_processes
+from procbench.cpu.processes import PROC
+from procbench.io.groups import ProcessState, all_processes, state_of
+
+MARK_NAME: Final = "PROCBENCH_CHILD"
+"""The environment variable by which a child's descendants are known: what each procbench above them called theirs."""
 
 _WAIT_S = 0.005
+
+_numbers = itertools.count(1)
+_strays: dict[int, int] = {}  # adopted and let go of alive, by when they started: zombies one day
+_adopting = 0  # how many want this process to be the subreaper
+_lock = threading.Lock()
+
+
+def adopt() -> None:
+    """Be the subreaper of all descendants until ``adopt_no_longer`` is called as often as this.
+
+    Raises:
+        UnsupportedError: The kernel has no such thing.
+    """
+    global _adopting  # noqa: PLW0603 - it belongs to the process, as the attribute does
+    with _lock:
+        if not _adopting:
+            linux.set_child_subreaper(True)
+        _adopting += 1
+
+
+def adopt_no_longer() -> None:
+    """Leave later orphans to init again, unless somebody else still wants them. Those adopted before stay children."""
+    global _adopting  # noqa: PLW0603 - as above
+    with _lock:
+        _adopting -= 1
+        if not _adopting:
+            linux.set_child_subreaper(False)
+
+
+def new_mark(env: Mapping[str, str] | None) -> bytes:
+    """Return a variable that marks one more child, behind the marks of those that this process descends from.
+
+    Args:
+        env: The environment that the child gets; ``None`` for this process's.
+    """
+    outer = (os.environ if env is None else env).get(MARK_NAME)
+    own = f"{os.getpid()}.{next(_numbers)}"
+    return os.fsencode(f"{MARK_NAME}={outer}/{own}" if outer else f"{MARK_NAME}={own}")
+
+
+class Family:
+    """What one child started: its group, its descendants, and orphans that carry its mark. Not thread-safe.
+
+    An orphan that left the group and threw away its environment cannot be told from others. One that lives on is reaped after
+    its end when a later child is released.
+
+    Args:
+        pid: The child, which leads its group.
+        mark: Its variable.
+    """
+
+    __slots__ = ("_own", "_pid", "_seen")
+
+    def __init__(self, pid: int, mark: bytes) -> None:
+        self._pid = pid
+        self._own = mark.partition(b"=")[2].rpartition(b"/")[2]
+        self._seen: dict[int, int] = {}  # when each member started: a zombie's mark cannot be read any more
+
+    def members(self, *, anywhere: bool = False) -> list[ProcessState]:
+        """Return all of them, the child itself and zombies too. Costs a look at ``/proc``, some 10 µs for each process.
+
+        Args:
+            anywhere: Look for the mark not only among what this process has adopted.
+        """
+        this = os.getpid()
+        children: dict[int, list[ProcessState]] = {}
+        waiting: list[ProcessState] = []
+        for process in all_processes():
+            children.setdefault(process.parent, []).append(process)
+            if process.pid == self._pid or self._is_mine(process, adopted=anywhere or process.parent == this):
+                waiting.append(process)
+        found: dict[int, ProcessState] = {}
+        while waiting:
+            member = waiting.pop()
+            if member.pid not in found:
+                found[member.pid] = member
+                self._seen[member.pid] = member.started_ticks
+                waiting.extend(children.get(member.pid, ()))
+        return list(found.values())
+
+    def release(self) -> list[int]:
+        """Reap those that have ended, after the child was reaped, and return the pids of those that live on."""
+        alive = False
+        for orphan in _adopted():
+            if orphan.ended and _strays.get(orphan.pid) == orphan.started_ticks:
+                _reap(orphan.pid)
+                _strays.pop(orphan.pid, None)
+            elif orphan.pid != self._pid and self._is_mine(orphan, adopted=True):
+                if orphan.ended:
+                    _reap(orphan.pid)
+                else:
+                    alive = True
+        left = [one for one in self.members() if not one.ended] if alive else []
+        _strays.update((one.pid, one.started_ticks) for one in left)
+        return [one.pid for one in left]
+
+    def _is_mine(self, process: ProcessState, *, adopted: bool) -> bool:
+        return (
+            process.group == self._pid
+            or self._seen.get(process.pid) == process.started_ticks
+            or (adopted and self._carries_mark(process.pid))
+        )
+
+    def _carries_mark(self, pid: int) -> bool:
+        try:
+            environment = (PROC / str(pid) / "environ").read_bytes()
+        except OSError:  # it has ended, or is somebody else's
+            return False
+        name = MARK_NAME.encode() + b"="
+        marks = [entry.removeprefix(name) for entry in environment.split(b"\0") if entry.startswith(name)]
+        return any(self._own in mark.split(b"/") for mark in marks)
+
+
+def _adopted() -> list[ProcessState]:
+    """Return the children of this process's first thread, which orphans fall to, and perhaps others."""
+    this = os.getpid()
+    try:
+        pids = (PROC / str(this) / "task" / str(this) / "children").read_bytes().split()
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return _children()
+    return [state for pid in pids if (state := state_of(int(pid))) is not None]
 
 
 @contextlib.contextmanager
@@ -27,12 +155,12 @@ def adopting_orphans(give_up_after_s: float = 5.0) -> Iterator[None]:
     Args:
         give_up_after_s: How long to go on when something does not even die of SIGKILL.
     """
-    linux.set_child_subreaper(True)
+    adopt()
     try:
         yield
     finally:
         _end_children(time.monotonic() + give_up_after_s)
-        linux.set_child_subreaper(False)
+        adopt_no_longer()
 
 
 def reap_orphans() -> None:

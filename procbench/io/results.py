@@ -6,12 +6,29 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from procbench.errors import CommandFailedError
 from procbench.io.command import Argument
 
 StopPhase = Literal["terminate", "kill", "abandoned"]
+
+
+class OverCap(NamedTuple):
+    """What became of what a child wrote over the cap.
+
+    Attributes:
+        overflow: The policy: ``drop``, ``ring``, ``spool`` or ``kill``.
+        gap_at: Offset in what was kept at which bytes are missing; ``None`` where none are.
+        file: With ``spool``, an unlinked file that holds all of it, at its beginning; whoever has the result closes it.
+        error: Name of the errno for which the file does not hold all of it, such as ``ENOSPC``; or ``None``.
+    """
+
+    overflow: str
+    gap_at: int | None
+    file: BinaryIO | None
+    error: str | None
+
 
 _SECOND_NS = 1_000_000_000
 
@@ -30,6 +47,9 @@ class RunResult:
         stderr_bytes: How much it wrote to a captured standard error, kept or not.
         truncated: Whether captured output is, or may be, less than the child had to say: more than the cap, ended by a
             signal, or still held open by a descendant.
+        stdout_over: What became of standard output over the cap; ``None`` if it stayed below.
+        stderr_over: The same of standard error.
+        tee_error: Why a copy of its output ended early; ``None`` if none did.
         stdin_bytes: How much of the input the pipe took.
         stdin_error: ``EPIPE`` if the child closed its standard input before it had everything, ``ENODATA`` if a file that
             was sent became shorter.
@@ -56,8 +76,13 @@ class RunResult:
         stop_phase: How far ending it had to go: ``terminate`` (SIGTERM and SIGCONT were enough), ``kill``, or ``abandoned``
             (it did not even die of SIGKILL); ``None`` when it ended by itself.
         pipe_held_by_descendant: Whether a descendant still held its pipe when the drain's grace was over.
-        limit_hit: ``memory`` if the kernel ended it because it asked for more than ``memory_limit_bytes``; ``None`` if it did
-            not, or cannot say: without a cgroup a program is refused the memory and ends in its own way.
+        limit_hit: ``output`` if it was ended because it wrote more than ``max_output_bytes``; otherwise which limit the kernel
+            ended it at: ``memory`` if it asked for more than ``memory_limit_bytes``, ``cpu`` if it used up RLIMIT_CPU (SIGXCPU;
+            SIGKILL at the hard limit that this process has too), ``file size`` if it wrote beyond RLIMIT_FSIZE (SIGXFSZ).
+            ``None`` if it was not so, or cannot be told: because it was being ended already, because it caught the signal, or
+            because without a cgroup a program is refused memory and ends in its own way.
+        containment: How what it started was held together: ``group``, ``subreaper`` or ``cgroup``.
+        survivors: Process ids of what it left behind and was seen to live on, when it was reaped.
     """
 
     args: Sequence[Argument]
@@ -67,6 +92,9 @@ class RunResult:
     stdout_bytes: int
     stderr_bytes: int
     truncated: bool
+    stdout_over: OverCap | None
+    stderr_over: OverCap | None
+    tee_error: str | None
     stdin_bytes: int
     stdin_error: str | None
     transport: str | None
@@ -88,6 +116,8 @@ class RunResult:
     stop_phase: StopPhase | None
     pipe_held_by_descendant: bool
     limit_hit: str | None
+    containment: str
+    survivors: tuple[int, ...]
 
     @property
     def wall_s(self) -> float:

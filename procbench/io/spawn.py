@@ -33,15 +33,7 @@ from procbench.errors import (
 )
 from procbench.io.clone import FROM_NULL, Cloner
 from procbench.io.command import Argument, encode_arguments, encode_environment, forget_resolved, program_name, resolve
-
-INHERIT: Final = None
-"""The child shares this process's own descriptor."""
-
-NULL: Final = -3
-"""The child gets ``/dev/null``; the number is ``subprocess.DEVNULL``."""
-
-TO_STDOUT: Final = -2
-"""The child's standard error goes where its standard output goes; the number is ``subprocess.STDOUT``."""
+from procbench.io.order import INHERIT, NULL, TO_STDOUT
 
 LIMITS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says that there is no process, descriptor or memory left at the moment."""
@@ -77,6 +69,7 @@ def spawn(
     new_group: bool = True,
     spare: Spare | None = None,
     cloner: Cloner | None = None,
+    mark: bytes | None = None,
 ) -> Child:
     """Start ``argv`` and return at once after its exec succeeded.
 
@@ -95,6 +88,7 @@ def spawn(
         spare: A descriptor held in reserve, for who spawns often; otherwise one is opened and closed for this call.
         cloner: What starts children faster, for a thread that starts many. Used where the child needs nothing else than
             its three streams; not used by several threads at a time.
+        mark: One more variable of its environment, as ``NAME=value``.
 
     Raises:
         CommandArgumentError: The argv is empty, or it or the environment holds a NUL.
@@ -104,12 +98,12 @@ def spawn(
         SpawnError: Any other refusal (ENOEXEC, E2BIG, ...). No child and no descriptor is left in any of these cases.
     """
     arguments = encode_arguments(argv)
-    environment = encode_environment(env, argv)
+    environment = encode_environment(env, argv, mark)
     directory = os.fsencode(cwd) if cwd is not None else None
     path = resolve(arguments[0], env, directory)
     streams = (stdin, stdout, stderr)
     if not linux.HAS_POSIX_SPAWN:
-        return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group)
+        return _spawn_with_subprocess(arguments, path, directory, env, streams, pass_fds, new_group, mark)
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     arrays = (ctypes.addressof(vector), ctypes.addressof(environment))
     sources = None
@@ -239,8 +233,8 @@ _WITHOUT_FDS: Final = {
 
 
 def end_at_once(pid: int) -> None:
-    """Kill and reap a child that nobody has begun to look after."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+    """Kill and reap a child that nobody has begun to look after; one that took another user's id in full cannot be killed."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
@@ -354,9 +348,13 @@ def _spawn_with_subprocess(
     streams: _Streams,
     pass_fds: Sequence[int],
     new_group: bool,
+    mark: bytes | None,
 ) -> Child:
     """Start the child as ``subprocess`` does: for a libc without the pieces. Slower, because the GIL is held meanwhile."""
     program = os.fsdecode(arguments[0])
+    if mark is not None:
+        name, _, value = os.fsdecode(mark).partition("=")
+        env = {**(os.environ if env is None else env), name: value}
     # The child inherits the mask, and its own must be empty; Popen sees to the dispositions.
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:

@@ -1,200 +1,335 @@
-"""What passes through a child's pipes: kept up to a cap and counted to the end, or fed until nobody reads."""
+"""What a child writes, for coroutines: read when the pipe has something, straight to where the caller wants it.
+
+Nothing is read before somebody asks for it, so a child that writes faster than it is read from waits in its pipe: that is
+the back-pressure, and it costs nothing. What is asked for is read in the event's own handler, as often as the pipe has
+something, and the coroutine goes on once, when it has what it wanted.
+"""
 
 from __future__ import annotations
 
-import ctypes
-from typing import Final
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 
-from procbench import linux
-from procbench.memory.feed import Feed
+from procbench.errors import ClosedError, InvalidInputError, LineTooLongError, StreamBusyError
+from procbench.io.batch import Batch
+from procbench.io.intake import Intake
+from procbench.io.keep import Keep
+from procbench.io.reactor import READ, Reactor, Turnstile
+from procbench.io.source import READS_AT_ONCE, Source
+from procbench.io.unread import LINE_END
+from procbench.memory.async_buffers import AsyncBufferPool
+from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
-from procbench.memory.mapping import MemoryMapping
-from procbench.memory.transports import HANDED_OVER, Transport, feed, prefer
 
-CAPTURE: Final = -1
-"""Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""
-
-Data = bytes | bytearray | memoryview | MemoryMapping
-"""What a child's standard input can be made of."""
-
-# Places in the array that poll(2) looks at. A child without pipes needs only the first two.
-EXIT, WAKE, OUT, ERR, IN = range(5)
-
-# So many buffers from one stream before the other streams, and the clock, get their turn.
-_READS_AT_ONCE = 16
+if TYPE_CHECKING:
+    from procbench.io.watch import Watch
 
 
-class Intake:
-    """The read end of a pipe that a child writes to.
+class ReadStream:
+    """What a child writes, for coroutines of one event loop; ``asyncio.StreamReader``'s methods mean what they mean there.
 
-    The first ``cap_bytes`` are kept, the rest is read and dropped, so that a chatty child neither stops nor fills memory.
+    One coroutine reads at a time; another one gets a :class:`StreamBusyError`. A read that is cancelled loses nothing: the next
+    one gets what had come. Lines are bytes, with their end, of any length.
 
     Args:
-        fd: A read end that does not block; closed at end of file.
-        cap_bytes: Most bytes to keep; ``None`` keeps all.
+        intake: The read end.
+        reactor: The event loop's.
+        chunk_bytes: Most that one read(2) is asked for.
+        pool: What ``batch_read`` reads into.
+        hold: What must live as long as somebody may read.
+        watch: Is told before the first wait, to close this process's copy of the end that the child writes to, and at the end.
 
-    Attributes:
-        fd: The descriptor, or -1 once closed.
-        total_bytes: What the child has written so far, kept or not.
     """
 
-    __slots__ = ("_kept", "_room", "fd", "total_bytes")
+    def __init__(
+        self,
+        intake: Intake,
+        reactor: Reactor,
+        chunk_bytes: int,
+        pool: Callable[[], BufferPool],
+        hold: object,
+        watch: Watch,
+    ) -> None:
+        self._intake = intake
+        self._turnstile = Turnstile(reactor, READ, lambda: intake.fd)
+        self._pool = pool
+        self._hold = hold
+        self._source = Source(intake, reactor, chunk_bytes, watch)
+        self._unread = self._source.unread
+        self._batching = False
+        self._ahead = False  # whether to read what nobody asks for,
+        self._ahead_bytes: int | None = None  # and how much of it at most
+        watch.add(self)
 
-    def __init__(self, fd: int, cap_bytes: int | None) -> None:
-        self.fd = fd
-        self.total_bytes = 0
-        self._kept = bytearray()
-        self._room = cap_bytes
+    @property
+    def held(self) -> bool:
+        """Whether the end was declared: the child had ended, and a descendant held the pipe beyond the drain's grace."""
+        return self._source.held
 
-    def drain(self, buffer: PooledBuffer) -> None:
-        """Take what is there, a few buffers at most, and close the descriptor at end of file."""
-        address, size_bytes = buffer.address, buffer.size_bytes
-        for _ in range(_READS_AT_ONCE):
-            count = linux.read_now(self.fd, address, size_bytes)
-            if count <= 0:
-                if count == 0:
-                    self.close()
-                return  # below zero nothing is there yet (EAGAIN, EINTR): poll will say when
-            self.total_bytes += count
-            self._keep(buffer, count)
-            if count < size_bytes:
+    @property
+    def total_bytes(self) -> int:
+        """What the child has written so far, as far as it was read from the pipe."""
+        return self._intake.total_bytes
+
+    # --- as asyncio.StreamReader's -------------------------------------------------------------------------------------
+
+    def at_eof(self) -> bool:
+        """Return whether all was read and given away, and nothing can come any more."""
+        return self._intake.fd < 0 and not self._unread
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return what is there, at most ``n`` bytes, and wait for the first; all until the end with -1; ``b""`` at the end."""
+        self._enter()
+        if n < 0:
+            self._unread.join()
+            await self._until(lambda: self._source.more_often() == 0)
+            return self._unread.take()
+        if not n or self._unread:
+            return self._unread.take(n)
+        chunk: bytes | None = None
+
+        def step() -> bool:
+            nonlocal chunk
+            chunk = self._source.read(n)
+            return chunk is not None
+
+        try:
+            await self._until(step)
+        except BaseException:
+            self._unread.put_back(chunk or b"")
+            raise
+        return chunk or b""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Return exactly ``n`` bytes.
+
+        Raises:
+            asyncio.IncompleteReadError: The end came before; ``partial`` is what there was.
+            InvalidInputError: ``n`` is negative.
+        """
+        if n < 0:
+            raise InvalidInputError(f"n is {n}; it must not be negative")
+        self._enter()
+        data = self._unread.join()
+        await self._until(lambda: len(data) >= n or self._source.more_often(n) == 0 or len(data) >= n)
+        if len(data) < n:
+            raise asyncio.IncompleteReadError(self._unread.take(n), n)
+        return self._unread.take(n)
+
+    async def readuntil(self, separator: bytes = LINE_END, *, limit_bytes: int | None = None) -> bytes:
+        """Return everything up to the separator, with it.
+
+        Args:
+            separator: One byte or more.
+            limit_bytes: Most bytes to return; ``None`` for any number.
+
+        Raises:
+            asyncio.IncompleteReadError: The end came before; ``partial`` is what there was.
+            LineTooLongError: There is no separator within ``limit_bytes``; what there is stays unread.
+            InvalidInputError: The separator is empty.
+        """
+        if not separator:
+            raise InvalidInputError("the separator is empty; give at least one byte")
+        self._enter()
+        data = self._unread.join()
+        found, searched = -1, 0
+
+        def look() -> bool:
+            nonlocal found, searched
+            found = data.find(separator, max(0, searched - len(separator) + 1))
+            searched = len(data)
+            return found >= 0 or (limit_bytes is not None and searched > limit_bytes)
+
+        def step() -> bool:
+            count: int | None = None
+            for _ in range(READS_AT_ONCE):
+                if look() or count == 0:
+                    return True
+                count = self._source.more()
+                if count is None:
+                    return False
+            return look()
+
+        await self._until(step)
+        end = found + len(separator) if found >= 0 else len(data)
+        if limit_bytes is not None and end > limit_bytes:
+            raise LineTooLongError(limit_bytes, bytes(data[:limit_bytes]))
+        if found < 0:
+            raise asyncio.IncompleteReadError(self._unread.take(), None)
+        return self._unread.take(end)
+
+    async def readline(self, *, limit_bytes: int | None = None) -> bytes:
+        """Return a line with its end; without one only at the end of everything, and ``b""`` after that.
+
+        Args:
+            limit_bytes: Most bytes of a line; ``None`` for any number.
+
+        Raises:
+            LineTooLongError: The line is longer; it stays unread.
+        """
+        if limit_bytes is not None:
+            try:
+                return await self.readuntil(limit_bytes=limit_bytes)
+            except asyncio.IncompleteReadError as error:
+                return error.partial
+        lines = self._unread.lines
+        if not lines:
+            self._enter()
+            await self._until(self._source.split_more)
+        return lines.popleft() if lines else b""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.lines()
+
+    # --- what it has besides --------------------------------------------------------------------------------------
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield line after line. Who leaves early finds the rest by any other method."""
+        lines = self._unread.lines
+        while True:
+            while lines:
+                yield lines.popleft()
+            self._enter()
+            await self._until(self._source.split_more)
+            if not lines:
                 return
 
-    def _keep(self, buffer: PooledBuffer, count: int) -> None:
-        if self._room is not None:
-            count = min(count, self._room)
-            self._room -= count
-        if count:  # into one growing array: a child that writes byte by byte must not cost an object for each
-            self._kept += buffer.view[:count]
+    async def read_into(self, buffer: Any) -> int:
+        """Read into the caller's memory, without a copy.
 
-    def value(self) -> bytes:
-        """Return what was kept."""
-        return bytes(self._kept)
+        Args:
+            buffer: Writable, with the buffer protocol, such as a bytearray or a pooled buffer's view.
 
-    @property
-    def cut(self) -> bool:
-        """Whether the child wrote more than was kept."""
-        return self.total_bytes > len(self._kept)
-
-    def close(self) -> None:
-        """Close the descriptor; harmless when closed already."""
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            linux.close_now(fd)
-
-
-class Pipes:
-    """The parent's and the child's ends of one child's pipes; all of them are closed whatever happens."""
-
-    feed: Feed | None = None
-    out: Intake | None = None
-    err: Intake | None = None
-    transport: Transport | None = None
-    pipe_size_bytes: int | None = None
-
-    def __init__(self) -> None:
-        self._read_ends: list[int] = []
-        self._write_ends: list[int] = []
-
-    def open(
-        self,
-        data: Data | None,
-        stdin: int | None,
-        stdout: int | None,
-        stderr: int | None,
-        cap_bytes: int | None,
-        transport: Transport = "auto",
-        pipe_size_bytes: int | None = None,
-    ) -> tuple[int | None, int | None, int | None]:
-        """Open what a child with these streams needs and return what it gets; a stream that is no pipe is left as it is."""
-        if data is not None:
-            stdin = self._open_input(data, prefer(data, transport), pipe_size_bytes)
-        if stdout == CAPTURE:
-            self.out, stdout = self._open_intake(cap_bytes, pipe_size_bytes)
-        if stderr == CAPTURE:
-            self.err, stderr = self._open_intake(cap_bytes, pipe_size_bytes)
-        return stdin, stdout, stderr
-
-    def _open_input(self, data: Data, way: Transport, pipe_size_bytes: int | None) -> int:
-        if way in HANDED_OVER and isinstance(data, MemoryMapping):
-            try:
-                stdin = data.read_fd()
-            except PermissionError:  # a file that was opened for this process, which may not open it again
-                way = "splice"
-            else:
-                self.transport = way
-                self._read_ends.append(stdin)
-                return stdin
-        stdin, write_end = linux.pipe_to_child()
-        self._read_ends.append(stdin)
-        try:
-            self.feed = feed(write_end, data, way, pipe_size_bytes)
-        except BaseException:
-            linux.close_now(write_end)
-            raise
-        return stdin
-
-    def _open_intake(self, cap_bytes: int | None, pipe_size_bytes: int | None) -> tuple[Intake, int]:
-        read_end, write_end = linux.pipe_from_child()
-        self._write_ends.append(write_end)
-        if pipe_size_bytes is not None:
-            size = linux.resize_pipe(read_end, pipe_size_bytes)
-            self.pipe_size_bytes = min(size, self.pipe_size_bytes or size)
-        return Intake(read_end, cap_bytes), write_end
-
-    def smallest_pipe_bytes(self) -> int | None:
-        """Return what the smallest of the pipes holds for which a size was asked; ``None`` if there is none."""
-        sizes = (self.pipe_size_bytes, self.feed.pipe_size_bytes if self.feed is not None else None)
-        return min((size for size in sizes if size is not None), default=None)
-
-    @property
-    def reading(self) -> bool:
-        """Whether a pipe from the child is still open."""
-        return (self.out is not None and self.out.fd >= 0) or (self.err is not None and self.err.fd >= 0)
-
-    def show_to(self, polled: ctypes.Array[linux.PollFd]) -> None:
-        """Name the open ends in poll's array; a closed one is -1, which poll passes over."""
-        polled[OUT].fd = self.out.fd if self.out is not None else -1
-        polled[ERR].fd = self.err.fd if self.err is not None else -1
-        polled[IN].fd = self.feed.fd if self.feed is not None else -1
-
-    def move(self, polled: ctypes.Array[linux.PollFd], buffer: PooledBuffer) -> None:
-        """Take and give what poll said is possible."""
-        if self.out is not None and polled[OUT].revents:
-            self.out.drain(buffer)
-        if self.err is not None and polled[ERR].revents:
-            self.err.drain(buffer)
-        if self.feed is not None and polled[IN].revents:
-            self.feed.push()
-
-    def child_has_started(self) -> None:
-        """Close the child's end of the pipe to it, so that its closing that end is seen here.
-
-        The ends that it writes to stay open here until it has ended: then one wake-up tells of its end, where the pipes'
-        own end, a few microseconds earlier, would cost another.
+        Returns:
+            How many bytes came, at least 1; 0 at the end, or where there is no room.
         """
-        _close_all(self._read_ends)
+        self._enter()
+        with memoryview(buffer) as given, given.cast("B") as view:
+            if not view.nbytes or self._unread:
+                data = self._unread.take(view.nbytes)
+                view[: len(data)] = data
+                return len(data)
+            count: int | None = None
 
-    def child_has_ended(self, buffer: PooledBuffer) -> None:
-        """Take what it left behind; a pipe that a descendant holds stays open."""
-        _close_all(self._write_ends)
-        if self.feed is not None:
-            self.feed.close()
-        for end in (self.out, self.err):
-            if end is not None and end.fd >= 0:
-                end.drain(buffer)
+            def step() -> bool:
+                nonlocal count
+                count = self._source.readv([view])
+                return count is not None
+
+            try:
+                await self._until(step)
+            except BaseException:
+                self._unread.put_back(view[: count or 0])
+                raise
+            return count or 0
+
+    async def batch_read(self, max_buffers: int) -> list[PooledBuffer]:
+        """Read into the I/O pool's own buffers and lend them to the caller, who releases them.
+
+        Args:
+            max_buffers: Most buffers, from 1 to as many as the pool has.
+
+        Returns:
+            ``max_buffers`` full buffers. Fewer where the pool has no more: only for the first one does this wait. Fewer at the
+            end, of which the last one's view is as long as what came, and none after it.
+
+        Raises:
+            InvalidInputError: ``max_buffers`` is none of these numbers.
+        """
+        pool = self._pool()
+        if not 1 <= max_buffers <= pool.capacity:
+            raise InvalidInputError(
+                f"max_buffers is {max_buffers}; it must be 1 to {pool.capacity}, which is how many {pool.name} has"
+            )
+        self._enter()
+        batch = Batch(AsyncBufferPool(pool), max_buffers)
+        self._batching = True
+        try:
+            while not self.at_eof() and await batch.make_room():
+                if self._unread:
+                    batch.put(self._unread.take(batch.room_bytes))
+                await self._until(lambda: self._source.fill(batch))
+        except BaseException:
+            self._unread.put_back(batch.give_up())
+            raise
+        finally:
+            self._batching = False
+        return batch.finish()
 
     def close(self) -> None:
-        """Close every end; harmless when closed already."""
-        _close_all(self._read_ends)
-        _close_all(self._write_ends)
-        for end in (self.feed, self.out, self.err):
-            if end is not None:
-                end.close()
-        if self.feed is not None:
-            self.feed.settle()
+        """Read no more: a child that goes on writing gets SIGPIPE. Harmless when closed already.
+
+        A coroutine that waits for a read gets a ``ClosedError``, as does who reads later.
+        """
+        if not self._source.closed:
+            self._source.close()
+            self._turnstile.nudge()
+            self._unread.take()
+
+    # --- what its process says --------------------------------------------------------------------------------------
+
+    def keep(self, keep: Keep) -> None:
+        """Keep what comes from now on, and what came and was not read."""
+        self._enter()
+        if self._unread:
+            with memoryview(self._unread.take()) as unread:
+                self._intake.passed_bytes -= len(unread)
+                keep.add(unread)
+        self._intake.keep = keep
+
+    def cut_off(self) -> None:
+        """Close, unless the end was reached: what was read before that can still be had."""
+        if self._intake.fd >= 0:
+            self.close()
+
+    def read_ahead(self, most_bytes: int | None) -> None:
+        """Read from now on what comes while nobody asks for it, up to so many bytes; ``None`` for any number."""
+        self._ahead, self._ahead_bytes = True, most_bytes
+        self.go_ahead()
+
+    def read_no_further(self) -> None:
+        """Read from now on only what somebody asks for."""
+        self._ahead = False
+
+    def go_ahead(self) -> None:
+        """Read what nobody has asked for, if that is to be, and see to it that it goes on."""
+        if not self._ahead or self._intake.fd < 0 or self._intake.keep is not None or self._busy():
+            return
+        data, most = self._unread.join(), self._ahead_bytes
+        if most is None or len(data) < most:
+            self._source.more_often(most)
+            this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
+            self._turnstile.arm(lambda: _go_ahead(this))
+
+    def drains_no_longer(self) -> None:
+        """Take an empty pipe for the end: the child has ended, and the drain's grace is over."""
+        self._source.grace_is_over = True
+        self._turnstile.nudge()
+
+    # --- underneath ----------------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        if self._source.closed:
+            raise ClosedError("the stream was closed; nothing can be read from it")
+        if self._intake.keep is not None:
+            raise ClosedError("the stream is kept for the result; nothing can be read from it by hand")
+        if self._busy():
+            raise StreamBusyError("another coroutine reads from the stream now; let it finish, or use a lock")
+
+    def _busy(self) -> bool:
+        return self._batching or self._turnstile.busy
+
+    async def _until(self, step: Callable[[], bool]) -> None:
+        try:
+            await self._turnstile.until(step)
+        finally:
+            if self._ahead:
+                self.go_ahead()
 
 
-def _close_all(ends: list[int]) -> None:
-    while ends:
-        linux.close_now(ends.pop())
+def _go_ahead(stream: weakref.ref[ReadStream]) -> None:
+    this = stream()
+    if this is not None:
+        this.go_ahead()

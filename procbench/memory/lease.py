@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
-from procbench.errors import BufferReleasedError, DoubleReleaseError
+from procbench.errors import BufferReleasedError, BufferSizeError, DoubleReleaseError
 
 if TYPE_CHECKING:
     from procbench.memory.buffers import BufferPool
@@ -95,6 +95,29 @@ class PooledBuffer:
         """Where the memory lies, for system calls; valid until the release."""
         try:
             return self._slot.address
+        except AttributeError:
+            raise BufferReleasedError("the buffer was released; acquire another") from None
+
+    def narrow(self, size_bytes: int) -> None:
+        """Make the view as long as what was put into the buffer, counted from its beginning.
+
+        Raises:
+            BufferReleasedError: The buffer was released.
+            BufferSizeError: The view is shorter than that.
+        """
+        wide = self.view
+        if not 0 <= size_bytes <= wide.nbytes:
+            raise BufferSizeError(f"the view has {wide.nbytes} bytes; it cannot be narrowed to {size_bytes}")
+        narrow = wide[:size_bytes]
+        self._slot.reference = weakref.ref(narrow, self._slot.forgotten)
+        self._view = narrow
+        wide.release()
+
+    @property
+    def pool(self) -> BufferPool:
+        """The pool that lends it."""
+        try:
+            return self._slot.pool
         except AttributeError:
             raise BufferReleasedError("the buffer was released; acquire another") from None
 

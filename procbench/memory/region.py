@@ -256,7 +256,7 @@ def settle() -> int:
     return sum(region.lent() for region in tuple(_lent))
 
 
-def create_memfd() -> int:
+def create_memfd(name: str = "procbench") -> int:
     """Return a new memory file that can be sealed and is not passed on by exec.
 
     Raises:
@@ -264,8 +264,8 @@ def create_memfd() -> int:
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        return os.memfd_create("procbench", flags | _MFD_NOEXEC_SEAL)
+        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
     except OSError as error:
         if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the last flag
             raise
-        return os.memfd_create("procbench", flags)
+        return os.memfd_create(name, flags)

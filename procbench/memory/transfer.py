@@ -10,28 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 from procbench import linux
 from procbench.errors import InvalidInputError
 from procbench.memory import checks
 from procbench.memory.drain import FileDrain, MappingDrain
+from procbench.memory.ends import LARGEST_FD, Ends, HasFileno, Starter
 from procbench.memory.feed import Feed
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transports import HANDED_OVER, PIPE_BYTES, Source, Transport, choose, feed
 
-_LARGEST_FD: Final = 2**31 - 1
 _POLLED_AT_ONCE_S: Final = 86_400.0  # poll(2) counts milliseconds in an int
-
-
-class HasFileno(Protocol):
-    """An open file, as ``Popen.stdin`` is one."""
-
-    def fileno(self) -> int: ...  # noqa: D102
-
-
-Starter = Callable[[int], Any]
-"""Starts a child with the given descriptor as its standard input (or output), and returns whatever it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +155,7 @@ def _sending(
     timeout: float | None = None,
 ) -> Iterator[tuple[Feed | None, Any, Transport]]:
     """Open what is needed and close it again; give the feed (``None`` if handed over), what was started, and the way."""
-    with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
-        if not callable(child):
-            write_end = _taken_over(child)
-            unclaimed.callback(linux.close_now, write_end)
+    with contextlib.ExitStack() as stack, Ends(child) as ends:
         # What cannot be sent is refused before a child runs.
         checks.timeout(timeout)
         _check_pipe_size(pipe_size_bytes)
@@ -176,18 +163,10 @@ def _sending(
         if way in HANDED_OVER and isinstance(source, MemoryMapping) and callable(child):
             yield None, _hand_over(source, child), way
             return
-        if callable(child):
-            read_end, write_end = linux.pipe_to_child()
-            with_child.callback(linux.close_now, read_end)
-            unclaimed.callback(linux.close_now, write_end)
-        sender = feed(write_end, source, way, pipe_size_bytes)
-        unclaimed.pop_all()
+        sender = feed(ends.write_end(), source, way, pipe_size_bytes)
+        ends.let_go()
         stack.callback(sender.close)
-        started = None
-        if callable(child):
-            started = child(read_end)
-            with_child.close()
-        yield sender, started, way
+        yield sender, ends.start(), way
 
 
 def _hand_over(source: MemoryMapping, child: Starter) -> Any:
@@ -196,31 +175,6 @@ def _hand_over(source: MemoryMapping, child: Starter) -> Any:
         return child(descriptor)
     finally:
         linux.close_now(descriptor)
-
-
-def _taken_over(end: HasFileno | int) -> int:
-    """Return a descriptor of ours, that does not block, for a pipe end that the caller gave away."""
-    if isinstance(end, int):
-        if checks.whole("child, as a descriptor,", end) > _LARGEST_FD:
-            raise InvalidInputError(f"child is {end}; no descriptor has such a number")
-        os.set_blocking(end, False)
-        return end
-    try:
-        number = end.fileno()
-    except (AttributeError, TypeError, ValueError) as error:  # the last where it is closed, or only looks like a file
-        raise InvalidInputError(
-            f"child is {end!r}, through which none is reached ({error}); give a function that starts one, or the end of its "
-            "pipe as an open file or a descriptor"
-        ) from error
-    descriptor = os.dup(number)
-    try:
-        with contextlib.suppress(BrokenPipeError):  # its owner had something buffered that nobody reads any more
-            cast(Any, end).close()
-        os.set_blocking(descriptor, False)
-    except BaseException:
-        linux.close_now(descriptor)
-        raise
-    return descriptor
 
 
 # --- from a child -----------------------------------------------------------------------------------------------------
@@ -303,10 +257,7 @@ def _receiving(
     pipe_size_bytes: int | None,
     timeout: float | None = None,
 ) -> Iterator[tuple[MappingDrain | FileDrain, Any, int | None]]:
-    with contextlib.ExitStack() as stack, contextlib.ExitStack() as with_child, contextlib.ExitStack() as unclaimed:
-        if not callable(child):
-            read_end = _taken_over(child)
-            unclaimed.callback(linux.close_now, read_end)
+    with contextlib.ExitStack() as stack, Ends(child) as ends:
         # What cannot be received, or written to, is refused before a child runs.
         checks.timeout(timeout)
         _check_pipe_size(pipe_size_bytes)
@@ -316,19 +267,12 @@ def _receiving(
         if isinstance(into, Path | str):
             into = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             stack.callback(os.close, into)
-        if callable(child):
-            read_end, write_end = linux.pipe_from_child()
-            with_child.callback(linux.close_now, write_end)
-            unclaimed.callback(linux.close_now, read_end)
+        read_end = ends.read_end()
         size = None if pipe_size_bytes is None else linux.resize_pipe(read_end, pipe_size_bytes)
         drain = _drain(read_end, into, max_bytes)
-        unclaimed.pop_all()
+        ends.let_go()
         stack.callback(drain.close)
-        started = None
-        if callable(child):
-            started = child(write_end)
-            with_child.close()
-        yield drain, started, size
+        yield drain, ends.start(), size
 
 
 def _check_pipe_size(size_bytes: object) -> None:
@@ -338,7 +282,7 @@ def _check_pipe_size(size_bytes: object) -> None:
 
 def _check_place(into: object) -> None:
     if isinstance(into, int):
-        if not linux.is_open(min(checks.whole("into, as a descriptor,", into), _LARGEST_FD)):
+        if not linux.is_open(min(checks.whole("into, as a descriptor,", into), LARGEST_FD)):
             raise InvalidInputError(f"into is {into}; no such descriptor is open, so open the file first")
     elif isinstance(into, Path | str):
         if "\0" in str(into):

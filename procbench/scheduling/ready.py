@@ -33,6 +33,27 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
+def _check_waiting(item: Waiting) -> None:
+    """Refuse what has no place in the order before it is in: the first get to compare it could not, nor any after that.
+
+    Raises:
+        InvalidInputError: It has no ``id``, or no whole number of ``submitted_ns``.
+    """
+    try:
+        item.id  # noqa: B018 - whether there is one is all that matters
+        since = item.submitted_ns
+    except AttributeError as error:
+        missing = f"has no {error.name}"
+    else:
+        if isinstance(since, int):
+            return
+        missing = f"has {since!r} for submitted_ns"
+    raise InvalidInputError(
+        f"a {type(item).__name__} cannot wait here, as it {missing}; give it an id, and in submitted_ns the whole "
+        "nanoseconds that the queue's clock shows"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ClassStatistics:
     """What became of one class's items so far.
@@ -79,8 +100,9 @@ class PriorityScheduler(TaskQueue[W]):
     there before it, at most ``maxsize`` items and who waited for room; under an endless stream of more urgent items that a
     consumer keeps up with, a low item leaves with the first get after 3 · ``ageing_s``. Without ageing it may wait for ever.
 
-    While all items are normal, it costs what a :class:`TaskQueue` costs. As soon as others wait, a get chooses under the
-    queue's gate, among four at most, so that its choice is exact also with many threads.
+    While all items are normal, it costs what a :class:`TaskQueue` costs, and a look at each item that is put in. As soon as
+    others wait, a get chooses under the queue's gate, among four at most, so that its choice is exact also with many
+    threads.
 
     Args:
         maxsize: Most items that wait, of all classes together; at least 1.
@@ -120,8 +142,10 @@ class PriorityScheduler(TaskQueue[W]):
         Raises:
             QueueFullError: It is at its bound.
             QueueShutDownError: It was shut down.
-            InvalidInputError: There is no such priority.
+            InvalidInputError: There is no such priority, or ``item`` is nothing that can wait: it has no ``id``, or no whole
+                number of ``submitted_ns``.
         """
+        _check_waiting(item)
         if priority == "normal":
             self._put_in(item, self._items)
             return
@@ -135,8 +159,10 @@ class PriorityScheduler(TaskQueue[W]):
 
         Raises:
             QueueShutDownError: It was shut down.
-            InvalidInputError: There is no such priority.
+            InvalidInputError: There is no such priority, or ``item`` is nothing that can wait: it has no ``id``, or no whole
+                number of ``submitted_ns``.
         """
+        _check_waiting(item)
         line = self._line(priority)
         with self._gate:
             if self._is_shut_down:
@@ -158,8 +184,10 @@ class PriorityScheduler(TaskQueue[W]):
             QueueFullError: There was no room in time.
             QueueShutDownError: It was shut down, before or meanwhile.
             ValueError: ``timeout`` is negative.
-            InvalidInputError: There is no such priority.
+            InvalidInputError: There is no such priority, or ``item`` is nothing that can wait: it has no ``id``, or no whole
+                number of ``submitted_ns``.
         """
+        _check_waiting(item)
         deadline = None if timeout is None and block else deadline_after(block, timeout)
         while True:
             try:

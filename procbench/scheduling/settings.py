@@ -18,7 +18,9 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, check_bytes
 from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.runner import DRAIN_GRACE_S, KILL_GRACE_S
+from procbench.io.containment import LEVELS
+from procbench.io.keep import OVERFLOWS
+from procbench.io.order import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 
@@ -54,7 +56,9 @@ class RunSettings:
         timeout: Seconds until a command is ended, unless the task says otherwise; ``None`` for never.
         capture: Whether standard output and error are kept in the result; otherwise they go where this process's go.
         discard: Whether output that is not captured is sent to ``/dev/null``.
-        max_output_bytes: Most bytes kept of each captured stream; the rest is counted and dropped. ``None`` keeps all.
+        max_output_bytes: Most bytes kept of each captured stream; the rest is counted. ``None`` keeps all.
+        overflow: What becomes of captured output over ``max_output_bytes``: ``drop`` keeps the beginning, ``ring`` the beginning
+            and the end, ``spool`` everything, in an unlinked file, and ``kill`` ends the command.
         buffer_size_bytes: Most bytes of captured output that one read(2) takes; each worker has one buffer of this size. A
             pipe holds 64 KiB unless it was made larger, so more pays only where pipes are larger too.
         transport: How a task's input goes to it, one of :data:`procbench.memory.transports.TRANSPORTS`: ``auto`` chooses by
@@ -69,6 +73,10 @@ class RunSettings:
         io_class: I/O class, one of ``INHERITED_IO_CLASSES``; ``realtime`` needs CAP_SYS_ADMIN or CAP_SYS_NICE.
         cpu_limit: Most CPUs that a command may use on average, such as 0.5.
         memory_limit_bytes: Most memory that a command may have.
+        containment: How what a command starts is held together, to be ended with it: its process ``group``; ``subreaper``, also
+            what left the group; or a ``cgroup`` of its own, where one can be made.
+        descriptors: Whether a command for which no descriptor is left under RLIMIT_NOFILE shall ``wait`` for one, or ``fail``;
+            ``off`` does not look before they are used up.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
@@ -88,6 +96,7 @@ class RunSettings:
     capture: bool = _knob(False, "", "keep standard output and error in the result")
     discard: bool = _knob(False, "", "send output that is not captured to /dev/null")
     max_output_bytes: int | None = _knob(8 << 20, "bytes", "most that is kept of each captured stream", 0)
+    overflow: str = _knob("drop", "", "what becomes of captured output over the most", choices=OVERFLOWS)
     buffer_size_bytes: int = _knob(DEFAULT_SIZE_BYTES, "bytes", "most that one read of captured output takes", 1)
     transport: str = _knob("auto", "", "how a task's input goes to it", choices=TRANSPORTS)
     pipe_size_bytes: int | None = _knob(None, "bytes", "size of the pipes to and from a command", 1)
@@ -99,6 +108,10 @@ class RunSettings:
     io_class: str | None = _knob(None, "", "I/O class of commands", choices=INHERITED_IO_CLASSES)
     cpu_limit: float | None = _knob(None, "CPUs", "most CPUs that a command may use on average", LEAST_SHARE)
     memory_limit_bytes: int | None = _knob(None, "bytes", "most memory that a command may have", LEAST_MEMORY_BYTES)
+    containment: str = _knob("group", "", "how what a command starts is held together", choices=LEVELS)
+    descriptors: str = _knob(
+        "wait", "", "what a command does for which no descriptor is left", choices=("wait", "fail", "off")
+    )
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)

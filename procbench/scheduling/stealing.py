@@ -1,31 +1,24 @@
 """A pool of threads that run commands and steal from each other.
 
-Every worker has a local queue. It takes from its own end; who has nothing left takes half of what another has from the
-far end. What comes from outside enters through one bounded queue, the injector, from which workers take small batches.
-The injector is the global order, by priority: while it holds anything but normal tasks, nothing is taken ahead of its turn,
-and what is more urgent there goes before a worker's own queue.
+Every worker has a local queue; what comes from outside enters through one bounded queue, the injector, which is the global
+order. ``finding.py`` says where a worker finds its next task, ``sleeping.py`` who sleeps and is woken, ``serving.py`` what is
+done with a task that was found, and ``totals.py`` adds up; here tasks are handed in, and the whole begins and ends.
 Blumofe and Leiserson, "Scheduling Multithreaded Computations by Work Stealing", J. ACM 46 (1999), give the bound
 T1/P + O(T∞) for such a scheduler; the two ends and the batches of half are crossbeam-deque's.
-
-A ``deque``'s append, pop and popleft are one atomic call each, which makes it worker queue and stealer at once.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import functools
-import logging
 import os
 import signal
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from procbench.cpu.priorities import Priority
 from procbench.errors import (
@@ -36,50 +29,16 @@ from procbench.errors import (
 from procbench.io.command import Argument
 from procbench.io.limits import ChildLimiter
 from procbench.memory.buffers import BufferPool
+from procbench.scheduling.finding import Finder
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import cpus_for_workers
-from procbench.scheduling.ready import ClassStatistics, PriorityScheduler
+from procbench.scheduling.ready import PriorityScheduler
+from procbench.scheduling.serving import Serving
 from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.sleeping import Sleepers
 from procbench.scheduling.task import ProcessTask, TaskResult
-from procbench.scheduling.worker import Worker, WorkerStatistics
-
-_log = logging.getLogger(__name__)
-
-# A worker that takes more than this at once would let the order of the tasks depend on who is fast.
-_LARGEST_BATCH: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerStatistics:
-    """What a scheduler has done so far; read without stopping it, so the numbers are of nearly the same moment.
-
-    Attributes:
-        submitted: Tasks handed in.
-        succeeded: Tasks whose command ended with status 0.
-        failed: Tasks whose command ended otherwise, or could not be started.
-        timed_out: Tasks ended because their time was up.
-        cancelled: Tasks cancelled while they waited or ran.
-        queued: Tasks that wait now.
-        running: Commands that run now.
-        stopped: Commands that stand still now, because a more urgent one has their worker.
-        workers: What each worker did, by number.
-        limited_by: What ``cpu`` and ``memory`` limits rest on, such as ``cgroup v1``, ``duty cycle`` or ``RLIMIT_AS``; empty
-            before the first command, and where nothing is limited.
-        ready: What became of the tasks in the global order, by class; those that a worker's own thread hands in as
-            ``normal`` go past it.
-    """
-
-    submitted: int
-    succeeded: int
-    failed: int
-    timed_out: int
-    cancelled: int
-    queued: int
-    running: int
-    stopped: int
-    workers: tuple[WorkerStatistics, ...]
-    limited_by: Mapping[str, str]
-    ready: Mapping[Priority, ClassStatistics]
+from procbench.scheduling.totals import SchedulerStatistics, total
+from procbench.scheduling.worker import Worker
 
 
 class WorkStealingScheduler:
@@ -102,14 +61,13 @@ class WorkStealingScheduler:
         self._injector: PriorityScheduler[TaskFuture] = PriorityScheduler(
             self.settings.queue_size, self.settings.ageing_s
         )
-        self._idle: deque[Worker] = deque()
+        self._workers: list[Worker] = []
+        self._sleepers = Sleepers()
+        self._finder = Finder(self._injector, self._workers, self._sleepers)
+        self._serving = Serving(self._injector, gives_way=self.settings.time_slice_s is not None)
         self._own = threading.local()
         self._owner = os.getpid()
         self._closed = False
-        self._cancelling = False
-        self._cancelled_waiting = 0
-        self._count_lock = threading.Lock()
-        self._workers: list[Worker] = []
         workers = self.settings.worker_count
         cpus = cpus_for_workers(self.settings)
         self._buffers = BufferPool(self.settings.buffer_size_bytes, workers) if self.settings.capture else None
@@ -165,8 +123,8 @@ class WorkStealingScheduler:
                 self._injector.put_over(future, priority)
         except QueueShutDownError:
             raise ClosedError("the scheduler was shut down; make a new one") from None
-        if self._idle:
-            self._unpark_one()
+        if self._sleepers.line:
+            self._sleepers.wake_one()
         return future
 
     def map(self, tasks: Iterable[ProcessTask | Sequence[Argument]]) -> Iterator[TaskResult]:
@@ -199,7 +157,7 @@ class WorkStealingScheduler:
         """
         moved = self._injector.reprioritise(id, priority)
         if moved:
-            self._unpark_one()  # who lay down meanwhile may have looked while it was in neither class
+            self._sleepers.wake_one()  # who lay down meanwhile may have looked while it was in neither class
         return moved
 
     def remove(self, id: int | str) -> bool:
@@ -210,7 +168,7 @@ class WorkStealingScheduler:
         """
         future = self._injector.remove(id)
         if future is not None:
-            self._cancel(future)
+            self._serving.cancel(future)
         return future is not None
 
     # --- ending -------------------------------------------------------------------------------------------------
@@ -228,7 +186,7 @@ class WorkStealingScheduler:
         self._injector.shutdown()
         if cancel_futures:
             self._cancel_waiting()
-        self._unpark_one()  # and that one, when it ends, the next
+        self._sleepers.wake_one()  # and that one, when it ends, the next
         if wait:
             for worker in self._workers:
                 if worker.thread is not None and worker.thread.ident is not None:
@@ -250,7 +208,7 @@ class WorkStealingScheduler:
         """
         if self._owner != os.getpid():
             return
-        self._closed = self._cancelling = True
+        self._closed = self._serving.cancelling = True
         for worker in self._workers:  # first what runs: cancelling a long queue takes its time
             worker.stop(kill=kill)
         self.shutdown(wait=False, cancel_futures=True)
@@ -272,210 +230,39 @@ class WorkStealingScheduler:
 
     def statistics(self) -> SchedulerStatistics:
         """Return what has been done so far."""
-        workers = tuple(worker.statistics() for worker in self._workers)
-        outcomes = [dict(worker.outcomes) for worker in self._workers]
-        return SchedulerStatistics(
-            submitted=self._injector.accepted + sum(worker.submitted for worker in self._workers),
-            succeeded=sum(o["succeeded"] for o in outcomes),
-            failed=sum(o["failed"] for o in outcomes),
-            timed_out=sum(o["timed_out"] for o in outcomes),
-            cancelled=sum(o["cancelled"] for o in outcomes) + self._cancelled_waiting,
-            queued=self._injector.qsize() + sum(w.queued for w in workers),
-            running=sum(w.running for w in workers),
-            stopped=sum(w.stopped for w in workers),
-            workers=workers,
-            limited_by={} if self._limiter is None else dict(self._limiter.by),
-            ready=self._injector.statistics(),
-        )
+        limited_by = {} if self._limiter is None else self._limiter.by
+        return total(self._workers, self._injector, self._serving.cancelled_waiting, limited_by)
 
-    # --- what a worker does -------------------------------------------------------------------------------------
+    # --- what a worker's thread does ----------------------------------------------------------------------------
 
     def _work(self, worker: Worker) -> None:
         self._own.worker = worker
+        find, serve = self._finder.next_for, self._serving.serve
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a child that stops reading must not end us
         try:
             if worker.settle():
-                while (future := self._next(worker)) is not None:
-                    self._serve(worker, future)
+                while (future := find(worker)) is not None:
+                    serve(worker, future)
         finally:
             worker.close()
             # Whoever parked while this worker still had something in its hands has not seen that all is done. One wakes
             # the next: all at once would look through each other's queues, find each other looking, and lie down again.
-            self._unpark_one()
+            self._sleepers.wake_one()
             worker.ended.set()
 
-    def _next(self, worker: Worker) -> TaskFuture | None:
-        """Return the next task, asleep until there is one; ``None`` when there will be none."""
-        while True:
-            future = self._find(worker)
-            if future is not None:
-                return future
-            if self._drained():
-                return None
-            # First lie down where a submitter looks for sleepers, then look once more: no task is missed either way.
-            self._idle.append(worker)
-            future = self._find(worker)
-            if future is None and not self._drained():
-                worker.parks += 1
-                worker.asleep.acquire()
-                continue
-            try:
-                self._idle.remove(worker)
-            except ValueError:
-                worker.asleep.acquire()  # somebody is waking this worker right now: take the token, or it counts later
-            if future is not None:
-                return future
-
-    def _find(self, worker: Worker) -> TaskFuture | None:
-        mixed = self._injector.mixed
-        if mixed and (future := self._more_urgent(worker)) is not None:
-            return future
-        try:
-            return worker.local.popleft()
-        except IndexError:
-            pass
-        worker.moving = True
-        try:
-            future = (mixed and self._steal(worker)) or self._from_injector(worker) or self._steal(worker)
-        finally:
-            worker.moving = False
-        if worker.local:
-            self._unpark_one()  # what was just moved here was nowhere to be seen for a moment
-        return future
-
-    def _more_urgent(self, worker: Worker) -> TaskFuture | None:
-        """Take from the global order what goes before all that waits in local queues, if there is such a task."""
-        heads = []
-        for other in (worker,) if worker.local else self._workers:
-            with contextlib.suppress(IndexError):  # its owner, or a thief, was faster
-                heads.append(other.local[0])
-        worker.moving = True
-        try:
-            return self._injector.get_before_nowait(min(heads, key=_submitted_ns) if heads else None)
-        finally:
-            worker.moving = False
-
-    def _from_injector(self, worker: Worker) -> TaskFuture | None:
-        """Take one task and, while many wait and all are normal, some more for the local queue; less towards the end."""
-        injector = self._injector
-        try:
-            future = injector.get_nowait()
-        except (QueueEmptyError, QueueShutDownError):
-            return None
-        most = min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))
-        if most > 0:
-            worker.local.extend(injector.get_alike_nowait(most))
-        return future
-
-    def _steal(self, worker: Worker) -> TaskFuture | None:
-        """Take half of the first queue that has anything, from its far end, trying every other worker once."""
-        workers = self._workers
-        first = worker.random.randrange(len(workers))
-        for offset in range(len(workers)):
-            victim = workers[(first + offset) % len(workers)]
-            if victim is worker or not victim.local:
-                continue
-            taken = []
-            try:
-                for _ in range((len(victim.local) + 1) // 2):
-                    taken.append(victim.local.pop())
-            except IndexError:
-                pass  # its owner, or another thief, was faster
-            if taken:
-                for future in taken:
-                    future.stolen_from = victim.number
-                worker.steals += 1
-                worker.stolen_tasks += len(taken)
-                if victim.local:
-                    self._unpark_one()  # there is more, and this thief may have nothing left to show
-                oldest = taken.pop()
-                worker.local.extend(reversed(taken))
-                return oldest
-        worker.failed_steals += 1
-        return None
-
-    def _serve(self, worker: Worker, future: TaskFuture) -> None:
-        if self._cancelling:
-            _settle(future, future.cancel)
-        if not future.set_running_or_notify_cancel():
-            worker.outcomes["cancelled"] += 1
-            return
-        worker.running = True
-        if self.settings.time_slice_s is not None:
-            worker.runner.more_urgent = functools.partial(self._claim, worker, future.task.priority)
-        try:
-            result = worker.execute(future)
-        except BaseException as error:
-            worker.running = False
-            worker.outcomes["failed"] += 1
-            _settle(future, future.set_exception, error)
-            return
-        worker.running = False
-        worker.outcomes[result.outcome] += 1
-        _settle(future, future.set_result, result)
-
-    def _claim(self, worker: Worker, than: Priority) -> Callable[[], None] | None:
-        """Take a task of a higher class than that of the one that runs; return what runs it on this worker."""
-        try:
-            if not self._injector.holds_above(than):
-                return None
-            worker.prepare_another()
-            future = self._injector.get_above_nowait(than)
-        except OSError:  # no descriptor for another runner: what runs goes on, and the urgent one waits for its end
-            return None
-        if future is None:
-            return None
-        urgent = future
-
-        def run() -> None:
-            with worker.meanwhile():
-                self._serve(worker, urgent)
-
-        return run
-
-    # --- who sleeps, who is done --------------------------------------------------------------------------------
-
-    def _drained(self) -> bool:
-        return self._injector.finished() and not any(worker.moving or worker.local for worker in self._workers)
-
-    def _unpark_one(self) -> None:
-        try:
-            worker = self._idle.pop()
-        except IndexError:
-            return
-        worker.asleep.release()
-
     def _cancel_waiting(self) -> None:
-        self._cancelling = True  # for what is in a worker's hands between two queues
+        self._serving.cancelling = True  # for what is in a worker's hands between two queues
         while True:
             try:
-                self._cancel(self._injector.get_nowait())
+                self._serving.cancel(self._injector.get_nowait())
             except (QueueEmptyError, QueueShutDownError):
                 break
         for worker in self._workers:
             while worker.local:
                 try:
-                    self._cancel(worker.local.pop())
+                    self._serving.cancel(worker.local.pop())
                 except IndexError:
                     break
-
-    def _cancel(self, future: TaskFuture) -> None:
-        future.cancel()
-        if not future.set_running_or_notify_cancel():
-            with self._count_lock:
-                self._cancelled_waiting += 1
-
-
-def _settle(future: TaskFuture, end: Callable[..., object], *how: object) -> None:
-    """Bring a future to its end, which calls its callbacks."""
-    try:
-        end(*how)
-    except BaseException:  # Future logs an Exception of a callback; SystemExit must not end the worker either
-        _log.exception("a callback of task %s raised", future.task.id)
-
-
-def _submitted_ns(future: TaskFuture) -> int:
-    return future.submitted_ns
 
 
 _open_schedulers: weakref.WeakSet[WorkStealingScheduler] = weakref.WeakSet()

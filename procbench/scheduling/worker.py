@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
+from procbench.io.budget import shared_budget
+from procbench.io.containment import ContainmentLevel
+from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
-from procbench.io.runner import ChildRunner, Limits
-from procbench.io.spawn import INHERIT, NULL
-from procbench.io.streams import CAPTURE
+from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
+from procbench.io.runner import ChildRunner
 from procbench.memory.buffers import BufferPool
 from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
@@ -86,7 +88,11 @@ class Worker:
         self.placing: Placing | None = None
         self._settled: Future[Placing] | None = Future() if is_wanted(settings) else None
         self._limits = Limits(
-            settings.timeout, settings.max_output_bytes, settings.kill_grace_s, settings.drain_grace_s
+            settings.timeout,
+            settings.max_output_bytes,
+            settings.kill_grace_s,
+            settings.drain_grace_s,
+            cast(Overflow, settings.overflow),
         )
         self._stream = CAPTURE if settings.capture else NULL if settings.discard else INHERIT
         self._transport = cast(Transport, settings.transport)
@@ -94,6 +100,9 @@ class Worker:
         self._patience_s = settings.spawn_patience_s
         self.local: deque[TaskFuture] = deque()
         self._limiter = limiter
+        self._containment = cast(ContainmentLevel, settings.containment)
+        self._budget = None if settings.descriptors == "off" else shared_budget()
+        self._fail_when_spent = settings.descriptors == "fail"
         self.stopped = 0
         self._buffers = buffers
         self._slice_s = settings.time_slice_s
@@ -111,7 +120,16 @@ class Worker:
 
     def _runner(self, depth: int) -> ChildRunner:
         if depth == len(self._runners):
-            made = ChildRunner(stoppable=True, many=True, buffers=self._buffers, limiter=self._limiter)
+            made = ChildRunner(
+                stoppable=True,
+                many=True,
+                buffers=self._buffers,
+                limiter=self._limiter,
+                containment=self._containment,
+                # One that runs while another stands still must not wait for what that one holds.
+                budget=self._budget if depth == 0 else None,
+                fail_when_spent=self._fail_when_spent,
+            )
             made.slice_s = self._slice_s
             self._runners.append(made)
             wish = self._runners[0].stop_asked
@@ -186,20 +204,22 @@ class Worker:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
+        order = Order(
+            task.argv,
+            limits,
+            task.stdin,
+            NULL,
+            stream,
+            stream,
+            task.cwd,
+            task.env,
+            self._transport,
+            self._pipe_size_bytes,
+        )
         give_up_s = pause_s = 0.0
         while True:
             try:
-                fields = self.runner.run(
-                    task.argv,
-                    limits=limits,
-                    data=task.stdin,
-                    stdout=stream,
-                    stderr=stream,
-                    cwd=task.cwd,
-                    env=task.env,
-                    transport=self._transport,
-                    pipe_size_bytes=self._pipe_size_bytes,
-                )
+                fields = self.runner.run(order)
             except SpawnLimitError as error:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.
                 now = time.monotonic()

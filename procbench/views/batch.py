@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import PermissionDeniedError, ProcbenchError, UnsupportedError
 from procbench.io.orphans import adopting_orphans, reap_orphans
+from procbench.io.signals import ENDING
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
 from procbench.scheduling.task import ProcessTask, TaskResult
-from procbench.views.signals import ENDING
 
 if TYPE_CHECKING:
     from pathlib import Path

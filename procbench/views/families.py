@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from procbench.cpu.processes import read_stat
 from procbench.io.groups import all_processes
 
 MARKER_VARIABLE = "PROCBENCH_REPORT_CHILD"
@@ -126,5 +127,5 @@ def _wait_readable(handle: int, timeout_s: float) -> bool:
 def _state(pid: int) -> str:
     """Return a process's state letter, ``""`` when it is gone."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return read_stat(pid).state
     return ""

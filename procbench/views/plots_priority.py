@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from procbench.experiments.columns import rows
 from procbench.views.figures import BLUE, COLOURS, VERMILION, interval_words, legend_above, new_axes
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def wake_ups(table: pd.DataFrame) -> Axes:
         places = [place + shift for place in range(len(ordered))]
         style: dict[str, Any] = {"fmt": marker, "color": colour, "markersize": 6, "capsize": 4, "linewidth": 2}
         axes.errorbar(ordered[column], places, xerr=error, label=label, **style)
-    names = [f"{row['policy']}{', busy CPU' if row['beside'] else ', free CPU'}" for row in _rows(ordered)]
+    names = [f"{row['policy']}{', busy CPU' if row['beside'] else ', free CPU'}" for row in rows(ordered)]
     axes.set_yticks(range(len(ordered)), names)
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xscale("log")
@@ -93,7 +94,7 @@ def limited(table: pd.DataFrame) -> Axes:
     axes.errorbar(ordered["cpus"], places, xerr=error, label=label, **style)
     bottoms, tops = [place - 0.35 for place in places], [place + 0.35 for place in places]
     axes.vlines(ordered["limit"], bottoms, tops, color=VERMILION, linestyle="--", linewidth=1.5, label="the limit")
-    axes.set_yticks(places, [f"{row['mechanism']}, {row['limit']:g}" for row in _rows(ordered)])
+    axes.set_yticks(places, [f"{row['mechanism']}, {row['limit']:g}" for row in rows(ordered)])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(0, 1.15 * max(axes.dataLim.xmax, ordered["limit"].max()))
     axes.grid(axis="y", visible=False)
@@ -135,7 +136,3 @@ def _time(microseconds: float) -> str:
 def _reach(spans: pd.Series) -> list[float]:
     """Return how far an interval reaches; an unknown one reaches nowhere."""
     return [max(span, 0.0) if math.isfinite(span) else 0.0 for span in spans.tolist()]
-
-
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict("records")

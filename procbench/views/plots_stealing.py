@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from procbench.experiments.columns import rows
 from procbench.views.figures import BLUE, COLOURS, VERMILION, interval_words, legend_above, new_axes
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
     """
     ordered = table.sort_values("median_s", ascending=False, ignore_index=True)
     axes = new_axes(height_inches=1.3 + 0.38 * len(ordered))
-    for place, row in enumerate(_rows(ordered)):
+    for place, row in enumerate(rows(ordered)):
         own = row["way"] == highlight
         _interval(axes, row["median_s"], place, row["low_s"], row["high_s"], axis="x", own=own)
         text = f"{row['median_s']:.3g} s"
@@ -53,7 +54,7 @@ def scaling(table: pd.DataFrame) -> Axes:
         table: ``workers``, ``median_s``, ``low_s``, ``high_s``, ``limit_s``, as ``StealingResult.scaling`` returns them.
     """
     axes = new_axes(height_inches=3.4)
-    for row in _rows(table):
+    for row in rows(table):
         _interval(axes, row["workers"], row["median_s"], row["low_s"], row["high_s"], axis="y", own=True)
     counts = table["workers"]
     axes.plot(
@@ -106,10 +107,6 @@ def timeline(trace: pd.DataFrame) -> Axes:
     axes.set_xlabel("time since the first command (s)")
     legend_above(axes)
     return axes
-
-
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict("records")
 
 
 def _interval(axes: Axes, x: float, y: float, low: float, high: float, *, axis: str, own: bool) -> None:

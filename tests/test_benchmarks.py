@@ -1,0 +1,38 @@
+"""The benchmarks' ways do what their names say, and what they read is counted; how fast is not asked."""
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks import streams
+
+ROOT = Path(__file__).parents[1]
+# None of them a multiple of a buffer or a write, so that every way meets a short read before the end.
+SMALL = streams.Sizes(children=3, each_bytes=300_001, one_bytes=3_000_001, lines=1_001, short=5)
+
+
+@pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="the child that writes is a C program")
+def test_every_way_of_reading_output_takes_every_byte_of_it():
+    """A way that lost a byte would end the run."""
+    code = f"from benchmarks.streams import Sizes, report; report(1, {SMALL!r})"
+    argv = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    measured = {line.split("  ")[-1] for line in done.stdout.splitlines() if "CPU" in line}
+    ours = {"pooled", "communicate", "read", "read_into", "lines"}
+    peers = {f"asyncio {word}" for word in ("communicate", "read", "readline")}
+    others = {"C, read and poll", "for line in Popen.stdout", "thread pool + subprocess.run"}
+    installed = {way for way in ("anyio receive", "trio receive_some") if find_spec(way.split()[0])}
+    assert measured == peers | others | installed | ours
+    assert ("skipped" in done.stdout) is not (len(installed) == 2)
+
+
+@pytest.mark.parametrize("got", [[(5, None)], [(6, None), (0, None)], []])
+def test_a_way_that_lost_bytes_or_a_child_is_not_measured(got: list[tuple[int, object]]):
+    way = streams._timed(lambda *_: got, ["true"], 1, 1, 6)
+    with pytest.raises(AssertionError, match="children came"):
+        way()
