@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
+from hypothesis import Phase, settings, settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -429,7 +429,8 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 budget = shared_budget()
 assert all(one is budget for one in made)
-assert budget.capacity == soft_limit() - count_open() - RESERVE
+# the threads that looked at the same moment had a listing of /proc open each, which counts as a descriptor
+assert 0 <= soft_limit() - count_open() - RESERVE - budget.capacity < len(threads)
 assert DescriptorBudget(reserve=0).capacity == soft_limit() - count_open()
 budget.acquire(5)
 child = os.fork()
@@ -607,10 +608,10 @@ class _LosesWhatWasGiven(DescriptorBudget):
 
 
 class _LetsOvertake(DescriptorBudget):
-    def try_acquire(self, count: int = 1) -> bool:
+    def try_acquire(self, count: int = 1, *, warn: bool = True) -> bool:
         waiters, self._waiters = self._waiters, type(self._waiters)()
         try:
-            return super().try_acquire(count)
+            return super().try_acquire(count, warn=warn)
         finally:
             self._waiters = waiters
 
@@ -623,4 +624,5 @@ def test_the_machine_catches_a_seeded_defect(broken: type[DescriptorBudget]) -> 
         make = broken
 
     with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|flaky|Flaky|distinct"):
-        run_state_machine_as_test(Machine, settings=QUICK)
+        # It ends at the first failure; that many, so that it is found on every run.
+        run_state_machine_as_test(Machine, settings=settings(QUICK, max_examples=3000, phases=[Phase.generate]))
