@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings, settings as hypothesis_settings
+from hypothesis import Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -625,4 +626,6 @@ def test_the_machine_catches_a_seeded_defect(broken: type[DescriptorBudget]) -> 
 
     with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|flaky|Flaky|distinct"):
         # It ends at the first failure; that many, so that it is found on every run.
-        run_state_machine_as_test(Machine, settings=settings(QUICK, max_examples=3000, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            Machine, settings=hypothesis_settings(QUICK, max_examples=3000, phases=[Phase.generate])
+        )
