@@ -128,9 +128,9 @@ def test_another_child_and_foreign_children_are_not_touched(containment: Contain
             assert set(left.sleeps()) == before
             assert foreign.poll() is None
         finally:
+            foreign.kill()  # first: leaving the block waits for it, also where the rest fails
             left.end()
             left.reap()
-            foreign.kill()
             for held in (ended, left):
                 end_strays(held.marker)
     assert foreign.returncode == -signal.SIGKILL
