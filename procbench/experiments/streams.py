@@ -183,7 +183,7 @@ class _Bench:
         return False
 
     def plans(self) -> list[_Plan]:
-        """Return what is measured, in this order."""
+        """Return what is measured, in this order: last what takes longest, which gets the time that others did not need."""
         one = ours.writing(self._total_bytes)
         pairs = [Sizes(buffer, pipe) for buffer in BUFFERS for pipe in PIPES]
         large = [sizes for sizes in pairs if sizes.buffer >= DEFAULTS.buffer]
@@ -193,8 +193,8 @@ class _Bench:
             _Plan(LOOP, one, _by_sizes(self._in_loop, pairs) | limits, proof=self._in_loop),
             _Plan(SCHEDULER, one, _by_sizes(_in_scheduler, large), proof=_in_scheduler),
             _Plan(BATCHES, one, self._batches() | self._limits([Sizes(DEFAULTS.buffer, MIB)], batch=0)),
-            *(self._children(children) for children in CHILDREN_AT_ONCE if children != ALL_WAYS_AT),
             *(self._lines(length) for length in LINE_LENGTHS),
+            *(self._children(children) for children in CHILDREN_AT_ONCE if children != ALL_WAYS_AT),
         ]
 
     def _children(self, children: int) -> _Plan:
@@ -227,7 +227,7 @@ class _Bench:
         ways: dict[str, Way] = {
             "asyncio, readline": self._loops.way(peers.asyncio_readline),
             "lines": self._loops.way(ours.lines),
-            "thread, for line in Popen.stdout": peers.in_threads(peers.threads_lines),
+            "thread, for line": peers.in_threads(peers.threads_lines),
         }
         if self._program:
             ways[C] = ours.in_c(self._program, by_line=True)

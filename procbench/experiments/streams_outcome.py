@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procbench.analysis.statistics import Effect, estimate
@@ -30,7 +32,7 @@ LINES: Final = "lines"
 
 READ: Final = "read"
 ASYNCIO: Final = "asyncio, read"
-C: Final = "C, readv and poll"
+C: Final = "C, poll"
 """How the ways are called on which sentences and figures dwell."""
 
 _GIB: Final = 1 << 30
@@ -95,10 +97,28 @@ class Group:
         }
         return self.trials.frame().assign(**told)
 
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """Every condition against the baseline; a bootstrap each, made once."""
+        return self.trials.effects()
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """What ``StreamsResult.rates`` says of each condition."""
+        effects = {effect.condition: effect for effect in self.effects}
+        told = {"children": self.job.children, "line_bytes": self.line_bytes}
+        frame, found = self.frame(), []
+        for name, factors in self.trials.factors.items():
+            if not name.endswith(AGAIN):
+                own = frame[(frame["condition"] == name) & ~frame["warm_up"]]
+                rates, cpu = _estimated(own["value"]), _estimated(own["cpu_s_per_gib"], "cpu")
+                found.append({**factors, **told, **rates, **cpu, **_ratio(effects.get(name))})
+        return found
+
     def best(self) -> Sizes:
         """Return the sizes with the highest median, other than the defaults."""
         found = {
-            Sizes(factors["buffer_size_bytes"], factors["pipe_size_bytes"]): estimate(self.trials.values(name)).median
+            Sizes(factors["buffer_size_bytes"], factors["pipe_size_bytes"]): median(self.trials.values(name))
             for name, factors in self.trials.factors.items()
             if factors["way"] != C
         }
@@ -142,17 +162,7 @@ class StreamsResult:
         """
         import pandas as pd
 
-        found = []
-        for group in self._chosen(varied):
-            effects = {effect.condition: effect for effect in group.trials.effects()}
-            frame = group.frame()
-            for name, factors in group.trials.factors.items():
-                if not name.endswith(AGAIN):
-                    own = frame[(frame["condition"] == name) & ~frame["warm_up"]]
-                    told = {"children": group.job.children, "line_bytes": group.line_bytes}
-                    rates, cpu = _estimated(own["value"]), _estimated(own["cpu_s_per_gib"], "cpu")
-                    found.append({**factors, **told, **rates, **cpu, **_ratio(effects.get(name))})
-        return pd.DataFrame(found)
+        return pd.DataFrame([row for group in self._chosen(varied) for row in group.rows])
 
     def ways(self) -> pd.DataFrame:
         """Return the rows of ``rates`` for the number of children that all ways read from."""
@@ -163,7 +173,7 @@ class StreamsResult:
         """Return what the best sizes did against the defaults when both were measured again; ``None`` if they were not."""
         for group in self.groups:
             if group.varied == varied and group.proves is not None:
-                return group.trials.effects()[0]
+                return group.effects[0]
         return None
 
     def suggestion(self) -> dict[str, Any]:
@@ -218,7 +228,7 @@ class StreamsResult:
         children = int(table["children"].iloc[0])
         medians = {row["way"]: row["median"] for row in _rows(table)}
         [group] = [group for group in self._chosen(CHILDREN) if group.job.children == children]
-        [effect] = [effect for effect in group.trials.effects() if effect.condition == READ]
+        [effect] = [effect for effect in group.effects if effect.condition == READ]
         parts = [f"{way} {medians[way]:.3g}" for way in (READ, "batch_read", ASYNCIO, C) if way in medians]
         sentence = f"The output of {children} children at once, in GB/s: {', '.join(parts)}. {self.advice()}"
         alt = self.alt(CHILDREN)
@@ -258,7 +268,7 @@ class StreamsResult:
 
     def compared(self) -> list[Effect]:
         """Return the effects that are kept with the values: those of all groups."""
-        return [effect for group in self.groups for effect in group.trials.effects()]
+        return [effect for group in self.groups for effect in group.effects]
 
     def record(self, data_dir: str | Path) -> Path:
         """Keep the values and the effects in a folder of recorded runs, and return the file.
@@ -277,7 +287,7 @@ class StreamsResult:
 
     def _proven(self, varied: str) -> Sizes:
         for group in self.groups:
-            if group.varied == varied and group.proves is not None and group.trials.effects()[0].verdict == "better":
+            if group.varied == varied and group.proves is not None and group.effects[0].verdict == "better":
                 return group.proves
         return DEFAULTS
 
