@@ -7,6 +7,7 @@ import io
 import pickle
 from dataclasses import replace
 
+import hypothesis  # noqa: F401 - trio registers with it, which fails once what is there is frozen (conftest)
 import pytest
 
 from procbench import BufferSizes, RunSettings
@@ -88,8 +89,8 @@ def test_sizes_are_suggested_where_they_are_proven(result):
     assert better.suggestion() == {"buffer_size_bytes": 256 << 10, "pipe_size_bytes": 1 << 20}
     assert RunSettings().changed(**better.suggestion()).pipe_size_bytes == 1 << 20
     assert better.buffer_sizes() == BufferSizes(stdout=256 << 10, stderr=256 << 10, pipe=1 << 20)
-    assert "BufferSizes(stdout=262144, stderr=262144, pipe=1048576): 1.5x [" in better.advice()
-    assert "RunSettings(buffer_size_bytes=262144, pipe_size_bytes=1048576): 1.5x [" in better.advice()
+    assert "BufferSizes(stdout=262144, stderr=262144, pipe=1048576): 1.50x [" in better.advice()
+    assert "RunSettings(buffer_size_bytes=262144, pipe_size_bytes=1048576): 1.50x [" in better.advice()
 
 
 @pytest.mark.parametrize("times", [1.0, 0.5])
