@@ -11,8 +11,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procbench.analysis.statistics import Effect, estimate
+from procbench.experiments.columns import known
 from procbench.experiments.streams_ways import KERNELS_PIPE, Job, Reading
-from procbench.experiments.words import details_text, known, size_text
+from procbench.experiments.words import details_text, size_text
 from procbench.io.io_pools import BufferSizes
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
@@ -260,11 +261,10 @@ class StreamsResult:
     def details(self) -> str:
         """Return what to set, what was run, and what made it noisy, as text of 88 columns."""
         blocks = sum(group.trials.blocks for group in self.groups)
-        return details_text(
-            [f"{len(self.groups)} comparisons, {blocks} blocks", self.advice(), *self.notes],
-            self.warnings,
-            self.unrecorded,
-        )
+        lines = [f"{len(self.groups)} comparisons, {blocks} blocks", self.advice(), *self.notes]
+        if self.unrecorded:
+            lines.append(f"not recorded: {self.unrecorded}")
+        return details_text(lines, self.warnings)
 
     def compared(self) -> list[Effect]:
         """Return the effects that are kept with the values: those of all groups."""

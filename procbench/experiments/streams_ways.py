@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from procbench.io.blocking import run as run_command
 from procbench.io.io_pools import BufferSizes, IoPool
-from procbench.io.pipes import CAPTURE
+from procbench.io.order import CAPTURE
 from procbench.io.process import Process, open_process
 from procbench.io.streams import ReadStream
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
