@@ -99,7 +99,7 @@ def test_sizes_that_are_not_proven_are_not_suggested(result, times):
     same = proven(result, times)
     assert same.suggestion() == {}
     assert same.buffer_sizes() == BufferSizes()
-    assert "default sizes are as good" in same.advice()
+    assert "no sizes are shown to be better than the defaults" in same.advice()
     assert "Leave RunSettings as it is" in same.advice()
 
 

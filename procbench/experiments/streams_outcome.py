@@ -192,7 +192,7 @@ class StreamsResult:
             return "The sizes were not measured to the end: leave them as they are."
         if self._proven(LOOP) == DEFAULTS:
             words = (
-                f"For open_process the default sizes are as good as any measured here (the best of the others: {loop})."
+                f"For open_process no sizes are shown to be better than the defaults (the best of the others: {loop})."
             )
         else:
             shown = ", ".join(f"{name}={value}" for name, value in _named(self._proven(LOOP).buffer_sizes()).items())

@@ -23,9 +23,7 @@ def sizes(table: pd.DataFrame) -> pd.DataFrame:
 
 def lines(table: pd.DataFrame) -> pd.DataFrame:
     """Return the ways of reading lines as texts, a row for each length and way (``StreamsResult.rates``)."""
-    return _table(
-        table.rename(columns={"line_bytes": "bytes of a line"}), ("bytes of a line", "way"), {"M lines/s": 1e6}
-    )
+    return _table(table.rename(columns={"line_bytes": "bytes"}), ("bytes", "way"), {"M lines/s": 1e6})
 
 
 def _table(table: pd.DataFrame, index: tuple[str, ...], unit: dict[str, float]) -> pd.DataFrame:
