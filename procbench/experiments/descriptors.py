@@ -28,7 +28,7 @@ from procbench.lab.trials import Condition, measure
 from procbench.memory import checks
 
 _OPENINGS: Final = 300  # in a trial, some milliseconds
-_OPENING_SHARE: Final = 0.35  # of the budget, for all kinds; batches get the rest
+_OPENING_SHARE: Final = 0.2  # of the budget, for all kinds; batches get the rest
 _LEAST_S: Final = 0.05
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _MOST_BLOCKS: Final = 60
@@ -38,7 +38,7 @@ _FULL_TIMES: Final = 6
 def run(
     *,
     budget_s: float = 12,
-    tasks: int = 300,
+    tasks: int = 200,
     workers: int = 16,
     limit: int = 64,
     full: bool = False,

@@ -5,6 +5,7 @@ What a process has open is counted by another one, because at the limit it has n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -142,9 +143,7 @@ class LimitedInterpreter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:  # in the middle of a batch; what it runs ends by itself
             self._process.terminate()
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it did not read what it was asked
             self._requests.close()
-        except BrokenPipeError:  # it did not read what it was asked
-            pass
         self._process.wait()
         self._answers.close()

@@ -162,9 +162,9 @@ class DescriptorsResult(Outcome):
         table = {row["way"]: row for row in rows(self.limits())}
         wait, off, patient = (table[way] for way in (WAIT, OFF, PATIENT))
         return (
-            f"With {wait['limit']} descriptors for {self.parameters['workers']} workers, descriptors='wait' did {wait['done']:,} of "
-            f"{wait['tasks']:,} commands; 'off' with a single try lost {off['refused']:,} of {off['tasks']:,} to EMFILE, and with "
-            f"second tries {patient['refused']:,}."
+            f"With {wait['limit']} descriptors for {self.parameters['workers']} workers, descriptors='wait' did "
+            f"{wait['done']:,} of {wait['tasks']:,} commands; 'off' with a single try lost {off['refused']:,} of "
+            f"{off['tasks']:,} to EMFILE, and with second tries {patient['refused']:,}."
         )
 
     def invariants(self) -> dict[str, bool]:
@@ -213,10 +213,10 @@ class DescriptorsResult(Outcome):
 
     def costs_alt(self) -> str:
         """Return the figure of costs in words."""
+        found = rows(self.costs())
         parts = [
-            f"{NAMES[kind]}: " + ", ".join(f"{row['way']} {row['median_us']:.3g}" for row in rows(part))
-            for kind, part in self.costs().groupby("kind", sort=False)
-            if kind in NAMES
+            f"{name}: " + ", ".join(f"{row['way']} {row['median_us']:.3g}" for row in found if row["kind"] == kind)
+            for kind, name in NAMES.items()
         ]
         return f"Time to open and close, in µs, by kind and way. {'; '.join(parts)}."
 
@@ -232,8 +232,8 @@ class DescriptorsResult(Outcome):
         """Return in words what was forgotten and found."""
         hunted = self.leaks
         return (
-            f"{hunted.jobs} jobs forgot {len(hunted.forgotten)} descriptors; the manager named {len(hunted.found)} that were out. "
-            f"Once the errors that kept them were let go, {hunted.counted} were closed and counted as leaked, with "
+            f"{hunted.jobs} jobs forgot {len(hunted.forgotten)} descriptors; the manager named {len(hunted.found)} that "
+            f"were out. Once the errors that kept them were let go, {hunted.counted} were closed and counted as leaked, with "
             f"{hunted.warned} warnings; {hunted.still_out} were out then."
         )
 
