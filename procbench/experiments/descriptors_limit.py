@@ -22,7 +22,7 @@ from procbench.scheduling.settings import RunSettings
 
 WAIT: Final = "wait"
 PATIENT: Final = "off, tries again"
-OFF: Final = "off"
+OFF: Final = "off, one try"
 FAIL: Final = "fail"
 
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -40,16 +40,16 @@ def costs(table: pd.DataFrame) -> Axes:
             beside = (row["median_us"] + reach[1][0], place)
             text = f"{row['median_us']:.3g}"
             axes.annotate(text, beside, (7, -3), textcoords="offset points", fontsize=9, bbox=_CLEAR)
-        axes.plot([], [], label=f"{way}, median{interval_words(lows)}" if way == KEPT else way, **style)
+        axes.plot([], [], label=way, **style)
     for row in rows(table[table["way"] == BARE]):
         place = kinds.index(row["kind"])
         axes.vlines(row["median_us"], place - 0.4, place + 0.4, color=VERMILION, linestyle="--", linewidth=1.5)
     axes.plot([], [], color=VERMILION, linestyle="--", linewidth=1.5, label=BARE)
     axes.set_yticks(range(len(kinds)), [_LABELS.get(kind, kind) for kind in kinds])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.1 * axes.dataLim.xmax)
+    axes.set_xlim(0, 1.15 * axes.dataLim.xmax)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time to open and close one (µs), less is better")
+    axes.set_xlabel(f"time to open and close one (µs), less is better; median{interval_words(lows)}")
     legend_above(axes)
     return axes
 
@@ -88,8 +88,10 @@ def limits(table: pd.DataFrame) -> Axes:
         done = 100 * row["done"] / row["tasks"]
         refused = 100 * row["refused"] / row["tasks"]
         commands.barh(place, done, height=0.55, color=BLUE)
-        commands.barh(place, refused, left=done, height=0.55, facecolor="white", edgecolor=VERMILION, hatch="////")
-        what = f"{row['done']:,} of {row['tasks']:,}"
+        if refused:
+            hatched: dict[str, Any] = {"facecolor": "white", "edgecolor": VERMILION, "hatch": "////"}
+            commands.barh(place, refused, left=done, height=0.55, **hatched)
+        what = f"{row['done']:,} of {row['tasks']:,} done"
         commands.annotate(
             what, (50, place), (0, -3), textcoords="offset points", fontsize=9, ha="center", bbox={**_CLEAR, "pad": 1.5}
         )
