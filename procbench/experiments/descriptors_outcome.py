@@ -161,10 +161,14 @@ class DescriptorsResult(Outcome):
         """Return in words what the limit did, by setting."""
         table = {row["way"]: row for row in rows(self.limits())}
         wait, off, patient = (table[way] for way in (WAIT, OFF, PATIENT))
+        tried = next(effect for effect in self._limited_effects if effect.condition == PATIENT)
+        speed = (
+            f", {tried.ratio:.2f}x{_interval(tried)} as fast as 'wait'" if patient["done"] == patient["tasks"] else ""
+        )
         return (
             f"With {wait['limit']} descriptors for {self.parameters['workers']} workers, descriptors='wait' did "
             f"{wait['done']:,} of {wait['tasks']:,} commands; 'off' with a single try lost {off['refused']:,} of "
-            f"{off['tasks']:,} to EMFILE, and with second tries {patient['refused']:,}."
+            f"{off['tasks']:,} to EMFILE, and with second tries {patient['refused']:,}{speed}."
         )
 
     def invariants(self) -> dict[str, bool]:
