@@ -192,7 +192,7 @@ def test_the_words_say_numbers(result):
         assert words
         assert "nan" not in words
         assert "None" not in words
-    assert headline.sentence.startswith(result.advice())
+    assert headline.sentence == f"{result.advice()} {result.limit_words()}"
     assert "10 descriptors; the manager named 10" in result.leaks_words()
 
 
@@ -224,7 +224,10 @@ def test_figures_and_tables_have_units(result):
     assert table.loc[WAIT, "peak of limit"].endswith(" of 64")
     assert len(tables_descriptors.costs(result.costs())) == 12
     leaks = tables_descriptors.leaks(result.forgotten())
-    assert list(leaks.columns) == ["fd", "age (ms)", "where"]
+    assert list(leaks.columns) == ["fd", "age (ms)", "where", "called at"]
+    assert leaks["where"].str.fullmatch(r"descriptors_leaks\.py:\d+ in \w+").all()
+    assert leaks["called at"].str.fullmatch(r"descriptors_leaks\.py:\d+ in hunt").all()
+    assert leaks.map(lambda cell: len(str(cell)) < 50).all(axis=None)  # what pandas cuts off in a notebook
     assert len(leaks) == 10
 
 

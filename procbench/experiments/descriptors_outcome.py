@@ -162,9 +162,9 @@ class DescriptorsResult(Outcome):
         table = {row["way"]: row for row in rows(self.limits())}
         wait, off, patient = (table[way] for way in (WAIT, OFF, PATIENT))
         tried = next(effect for effect in self._limited_effects if effect.condition == PATIENT)
-        speed = (
-            f", {tried.ratio:.2f}x{_interval(tried)} as fast as 'wait'" if patient["done"] == patient["tasks"] else ""
-        )
+        shown = f"{tried.ratio:.2f}x{_interval(tried)} as fast as 'wait'"
+        speed = shown if tried.verdict != "no difference shown" else "in a time that is not shown to differ"
+        speed = f", {speed}" if patient["done"] == patient["tasks"] else ""
         return (
             f"With {wait['limit']} descriptors for {self.parameters['workers']} workers, descriptors='wait' did "
             f"{wait['done']:,} of {wait['tasks']:,} commands; 'off' with a single try lost {off['refused']:,} of "

@@ -96,8 +96,8 @@ def limits(table: pd.DataFrame) -> Axes:
             what, (50, place), (0, -3), textcoords="offset points", fontsize=9, ha="center", bbox={**_CLEAR, "pad": 1.5}
         )
     peaks.axvline(limit, color=VERMILION, linestyle="--", linewidth=1.5, label=f"limit {limit:g}")
-    commands.barh([0], [0], color=BLUE, label="done")
-    commands.barh([0], [0], facecolor="white", edgecolor=VERMILION, hatch="////", label="refused (EMFILE)")
+    commands.fill_between([], [], color=BLUE, label="done")
+    commands.fill_between([], [], facecolor="white", edgecolor=VERMILION, hatch="////", label="refused (EMFILE)")
     peaks.set_yticks(range(len(table)), list(table["way"]))
     peaks.invert_yaxis()
     peaks.set_xlim(0, 1.08 * limit)

@@ -11,8 +11,6 @@ from procbench.experiments.words import with_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-_CALLS = 2  # of a trace; the rest is who called them
-
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """Return what descriptors cost as texts, a row for each kind and way (``DescriptorsResult.costs``)."""
@@ -62,8 +60,10 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
             "kind": row["kind"],
             "fd": row["fd"],
             "age (ms)": f"{1000 * row['age_s']:.2f}",
-            "where": " < ".join(row["where"].split(" < ")[:_CALLS]),
+            "where": where,
+            "called at": (callers or [""])[0],
         }
         for row in rows(table)
+        for where, *callers in [row["where"].split(" < ")]
     ]
-    return pd.DataFrame(found, columns=["kind", "fd", "age (ms)", "where"]).set_index("kind")
+    return pd.DataFrame(found, columns=["kind", "fd", "age (ms)", "where", "called at"]).set_index("kind")
