@@ -42,7 +42,7 @@ def _shared_buffers() -> BufferPool:
 class ChildRunner:
     """Runs children one after the other, each from spawn to reap; a worker thread owns one and reuses its memory.
 
-    Not thread-safe, except for ``stop``.
+    Not thread-safe, except for ``stop`` and ``stop_one``.
 
     Args:
         stoppable: Whether ``stop`` will be called from other threads; costs one eventfd while the runner is open.
@@ -55,6 +55,7 @@ class ChildRunner:
         fail_when_spent: Whether a child for which the budget has no permit now is refused; otherwise it waits.
 
     Attributes:
+        stop_asked: How the child that runs, or is about to, is to be ended; ``None`` if it is not.
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
@@ -90,6 +91,8 @@ class ChildRunner:
         self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
         self.stop_asked: Literal["terminate", "kill"] | None = None
+        self._stop_all: Literal["terminate", "kill"] | None = None
+        self._token: object = None
         self.slice_s: float | None = None
         self.more_urgent: Callable[[], Callable[[], None] | None] | None = None
 
@@ -114,9 +117,27 @@ class ChildRunner:
             kill: At once by SIGKILL, instead of by SIGTERM with a grace.
         """
         with self._wake_lock:
-            self.stop_asked = "kill" if kill else (self.stop_asked or "terminate")
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+            self._stop_all = "kill" if kill else (self._stop_all or "terminate")
+            self._ask(kill)
+
+    def begin(self, token: object) -> None:
+        """Say whose the children are that run from now on, until the next such call."""
+        with self._wake_lock:
+            self._token = token
+            self.stop_asked = self._stop_all
+
+    def stop_one(self, token: object, *, kill: bool = False) -> bool:
+        """End the child that runs now, or is about to start, if it is ``token``'s; from any thread. Return whether it is."""
+        with self._wake_lock:
+            if self._token is not token:
+                return False
+            self._ask(kill)
+            return True
+
+    def _ask(self, kill: bool) -> None:
+        self.stop_asked = "kill" if kill else (self.stop_asked or "terminate")
+        if self._wake_fd >= 0:
+            os.eventfd_write(self._wake_fd, 1)
 
     @property
     def buffer(self) -> PooledBuffer:

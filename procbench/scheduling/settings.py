@@ -87,7 +87,8 @@ class RunSettings:
             before them all, because it may be the longest.
         args_per_task: How many arguments one command gets, where commands are made from arguments; as ``xargs -n``.
         retries: How many times a command is run again that failed or ran out of time, unless the task says otherwise.
-        retry_delay_s: Seconds until it is, twice as long before each further attempt; its worker runs other tasks meanwhile.
+        retry_delay_s: Seconds until it is, twice as long before each further attempt, up to a thousand times as long; its
+            worker runs other tasks meanwhile.
         halt: When to stop because of what became of tasks: ``never``, or such as ``soon,fail=3`` (let what runs end, cancel
             what waits), ``now,fail=10%`` (end what runs too) or ``now,success=1``.
         start_below_load: Load average, of the last minute, from which on no further command is started; ``None`` for any.
