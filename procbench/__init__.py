@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from procbench.errors import ProcbenchError
     from procbench.io.blocking import run
     from procbench.io.io_pools import IO_POOLS, BufferSizes
-    from procbench.io.pipes import KEEP
+    from procbench.io.order import KEEP
     from procbench.io.process import open_process
     from procbench.io.results import RunResult
+    from procbench.io.signals import ending_by_exception
     from procbench.memory.buffers import BufferPool
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
@@ -34,7 +35,7 @@ _HOMES = {
     "BufferSizes": "procbench.io.io_pools",
     "CpuAffinityManager": "procbench.cpu.affinity",
     "IO_POOLS": "procbench.io.io_pools",
-    "KEEP": "procbench.io.pipes",
+    "KEEP": "procbench.io.order",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
     "PriorityScheduler": "procbench.scheduling.ready",
@@ -45,6 +46,7 @@ _HOMES = {
     "RunSettings": "procbench.scheduling.settings",
     "TaskResult": "procbench.scheduling.task",
     "WorkStealingScheduler": "procbench.scheduling.stealing",
+    "ending_by_exception": "procbench.io.signals",
     "frame": "procbench.analysis.results",
     "open_process": "procbench.io.process",
     "receive": "procbench.memory.transfer",
@@ -68,6 +70,7 @@ __all__ = [
     "RunSettings",
     "TaskResult",
     "WorkStealingScheduler",
+    "ending_by_exception",
     "frame",
     "open_process",
     "receive",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -439,8 +440,8 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 budget = shared_budget()
 assert all(one is budget for one in made)
-room = soft_limit() - count_open() - RESERVE        # less what the other threads had open for a moment
-assert room - 8 < budget.capacity <= room
+# the threads that looked at the same moment had a listing of /proc open each, which counts as a descriptor
+assert 0 <= soft_limit() - count_open() - RESERVE - budget.capacity < len(threads)
 assert DescriptorBudget(reserve=0).capacity == soft_limit() - count_open()
 budget.acquire(5)
 child = os.fork()
@@ -769,7 +770,7 @@ def test_the_machine_catches_a_seeded_defect(broken: type[PermitLine]) -> None:
     class Machine(BudgetMachine):
         line_class = broken
 
-    # Derandomised and long enough, so that it is found each time and not nearly each time.
-    thorough = hypothesis_settings(QUICK, max_examples=200, derandomize=True, database=None)
+    # It ends at the first failure; the same on every run, and long enough that each defect is among it.
+    thorough = hypothesis_settings(QUICK, max_examples=3000, phases=[Phase.generate], derandomize=True, database=None)
     with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|flaky|Flaky|distinct"):
         run_state_machine_as_test(Machine, settings=thorough)

@@ -76,14 +76,18 @@ say(peak=watched.peak, **told(results))
 
 def test_without_a_budget_the_kernel_refuses() -> None:
     """L19: what the budget is for: the same batch that does not look before, and does not try again, meets EMFILE."""
-    said = tell("say(**told(batch(500, ['sh', '-c', 'sleep 0.01; echo x'], workers=16, descriptors='off', spawn_patience_s=0)))")
+    said = tell("""
+say(**told(batch(500, ["sh", "-c", "sleep 0.01; echo x"], workers=16, descriptors="off", spawn_patience_s=0)))
+""")
     assert said["failed"] == [["SpawnLimitError", "EMFILE", "limits"]]
     assert said["done"] + said["errors"] == 500
 
 
 def test_who_is_not_to_wait_fails_at_once() -> None:
     """L19: descriptors="fail": a typed error for those for whom nothing is left, the others succeed, nobody tries again."""
-    said = tell("say(**told(batch(200, ['sh', '-c', 'sleep 0.05; echo x'], workers=16, descriptors='fail', spawn_patience_s=1000)))")
+    said = tell("""
+say(**told(batch(200, ["sh", "-c", "sleep 0.05; echo x"], workers=16, descriptors="fail", spawn_patience_s=1000)))
+""")
     assert said["failed"] == [["SpawnError", "EMFILE", "limits"]]
     assert said["done"] > 0
     assert said["done"] + said["errors"] == 200

@@ -32,6 +32,7 @@ from procbench.errors import (
     PoolExhaustedError,
 )
 from procbench.io import runner as runner_module
+from procbench.io.order import Limits, Order
 from procbench.io.runner import ChildRunner
 from procbench.memory.async_buffers import AsyncBufferPool
 from procbench.memory.buffers import BufferPool
@@ -566,7 +567,7 @@ def test_a_killed_childs_buffer_goes_back_and_its_bytes_are_flagged() -> None:
     """L02: SIGKILL mid-transfer: rc -9, the partial bytes, truncated, and the buffer is in the pool again."""
     pool = BufferPool(4096, 1)
     child = ChildRunner(buffers=pool)
-    fields = child.run(["sh", "-c", "head -c 100000 /dev/zero; kill -9 $$"], limits=runner_module.Limits(), stdout=-1)
+    fields = child.run(Order(["sh", "-c", "head -c 100000 /dev/zero; kill -9 $$"], Limits(), stdout=-1))
     result = runner_module_result(fields)
     assert result.returncode == -9
     assert result.truncated
@@ -631,7 +632,7 @@ def test_a_child_without_pipes_takes_no_buffer() -> None:
     """The memory for reading is taken when there is something to read."""
     pool = BufferPool(4096, 1)
     child = ChildRunner(buffers=pool)
-    child.run(["true"], limits=runner_module.Limits())
+    child.run(Order(["true"], Limits()))
     assert pool.in_use == 0
     child.close()
     pool.close()

@@ -29,12 +29,11 @@ from procbench.cpu.processes import ProcessId, identify, read_stat
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import ClosedError, InvalidInputError, PermissionDeniedError, ProcessGoneError
 from procbench.io.blocking import run
-from procbench.io.course import Limits
 from procbench.io.limits import ChildLimiter, limit_hit
+from procbench.io.order import NULL, Limits, Order
 from procbench.io.orphans import adopting_orphans
 from procbench.io.results import RunResult
 from procbench.io.runner import ChildRunner
-from procbench.io.spawn import NULL
 from tests.waiting import ROOT, SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
 SPIN = ("sh", "-c", "while :; do :; done")
@@ -534,7 +533,7 @@ def test_a_cpu_limit_holds_after_a_slice(monkeypatch: pytest.MonkeyPatch, by_cgr
 
     runner.more_urgent = more_urgent
     try:
-        result = RunResult(*runner.run(SPIN, limits=Limits()))
+        result = RunResult(*runner.run(Order(SPIN, Limits())))
     finally:
         runner.close()
         limiter.close()
@@ -679,13 +678,13 @@ from pathlib import Path
 from procbench import RunSettings, WorkStealingScheduler
 from procbench.errors import LimitRefusedError
 from procbench.io.limits import ChildLimiter
-from procbench.io.course import Limits
+from procbench.io.order import Limits, Order
 from procbench.io.runner import ChildRunner
-from procbench.io.spawn import NULL
+from procbench.io.order import NULL
 limiter = ChildLimiter(None, 1 << 30)
 runner = ChildRunner(limiter=limiter)
 try:
-    runner.run(sys.argv[1:], limits=Limits())
+    runner.run(Order(sys.argv[1:], Limits()))
 except LimitRefusedError as error:
     print(error.stage, str(pickle.loads(pickle.dumps(error))) == str(error), error)
 runner.close(); limiter.close()
@@ -872,7 +871,7 @@ def test_a_kill_that_may_be_ours_is_not_put_down_to_memory() -> None:
     results = {}
     try:
         for when, (command, timeout) in commands.items():
-            fields = runner.run(["sh", "-c", command], limits=Limits(timeout=timeout, kill_grace_s=60), stderr=NULL)
+            fields = runner.run(Order(["sh", "-c", command], Limits(timeout=timeout, kill_grace_s=60), stderr=NULL))
             results[when] = RunResult(*fields)
     finally:
         runner.close()

@@ -18,7 +18,7 @@ import pytest
 
 from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
-from procbench.io.course import Limits
+from procbench.io.order import Limits, Order
 from procbench.io.pipes import Pipes
 from procbench.io.results import RunResult
 from procbench.io.runner import ChildRunner
@@ -277,7 +277,7 @@ def test_a_group_that_ignores_sigterm_is_killed() -> None:
     marker = long_sleep()
     code = f"(trap '' TERM; sleep {marker}; :) & wait"
     runner = ChildRunner()
-    result = RunResult(*runner.run(["sh", "-c", code], limits=Limits(timeout=0.3, kill_grace_s=0.2)))
+    result = RunResult(*runner.run(Order(["sh", "-c", code], Limits(timeout=0.3, kill_grace_s=0.2))))
     runner.close()
     assert (result.timed_out, result.stop_phase) == (True, "kill")
     assert processes_with(marker) == []
@@ -297,7 +297,7 @@ def test_ending_a_child_goes_as_far_as_it_must(code: str, phase: str, name: str)
     marker = long_sleep()
     runner = ChildRunner()
     try:
-        result = RunResult(*runner.run(["sh", "-c", code.format(marker)], limits=Limits(timeout=0.3, kill_grace_s=0.3)))
+        result = RunResult(*runner.run(Order(["sh", "-c", code.format(marker)], Limits(timeout=0.3, kill_grace_s=0.3))))
     finally:
         runner.close()
     assert (result.timed_out, result.cancelled, result.stop_phase, result.signal) == (True, False, phase, name)
@@ -309,7 +309,7 @@ def test_a_child_that_ends_politely_keeps_its_status() -> None:
     runner = ChildRunner()
     code = "trap 'echo bye; exit 9' TERM; while :; do sleep 0.01; done"
     try:
-        result = RunResult(*runner.run(["sh", "-c", code], limits=Limits(timeout=0.3), stdout=PIPE))
+        result = RunResult(*runner.run(Order(["sh", "-c", code], Limits(timeout=0.3), stdout=PIPE)))
     finally:
         runner.close()
     assert (result.returncode, result.stdout, result.stop_phase) == (9, b"bye\n", "terminate")
@@ -452,8 +452,8 @@ def test_another_thread_may_stop_a_runner(kill: bool) -> None:
 
     try:
         with meanwhile(stop):
-            result = RunResult(*runner.run(["sleep", marker], limits=Limits()))
-        later = RunResult(*runner.run(["sleep", marker], limits=Limits()))
+            result = RunResult(*runner.run(Order(["sleep", marker], Limits())))
+        later = RunResult(*runner.run(Order(["sleep", marker], Limits())))
         runner.pause(60)
     finally:
         runner.close()

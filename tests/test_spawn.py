@@ -31,7 +31,8 @@ from procbench.errors import (
 from procbench.io import spawn as spawn_module
 from procbench.io.clone import FROM_NULL, Cloner, usable
 from procbench.io.command import forget_resolved
-from procbench.io.spawn import INHERIT, NULL, TO_STDOUT, Child, spawn
+from procbench.io.order import INHERIT, NULL, TO_STDOUT
+from procbench.io.spawn import Child, spawn
 from tests.waiting import ROOT, SYSTEM_PYTHON, run_python
 
 OPEN_FDS = """i=0; while [ $i -lt 99 ]; do [ -e /proc/self/fd/$i ] && printf '%s ' $i; i=$((i+1)); done"""
@@ -565,7 +566,8 @@ def test_no_process_for_a_clone_is_a_limit(name: str, tmp_path: Path) -> None:
 import os
 from procbench.errors import SpawnLimitError
 from procbench.io.clone import Cloner
-from procbench.io.spawn import NULL, spawn
+from procbench.io.order import NULL
+from procbench.io.spawn import spawn
 cloner = Cloner()
 cloner.null_fd()
 before = os.listdir("/proc/self/fd")

@@ -25,7 +25,8 @@ from procbench import linux
 from procbench.cpu.pinning import pin_current_thread
 from procbench.cpu.processes import PROC, read_stat
 from procbench.experiments.affinity_groups import ALONE, MOVED, Sensitivity
-from procbench.io.spawn import NULL, Child, end_at_once, spawn
+from procbench.io.order import NULL
+from procbench.io.spawn import Child, end_at_once, spawn
 from procbench.lab.results import Trials
 from procbench.lab.trials import Condition
 

@@ -27,7 +27,7 @@ from procbench import linux
 from procbench.errors import ProcbenchError, UnsupportedError
 from procbench.experiments.transfer_outcome import CAPTURED, WRITE
 from procbench.io.blocking import run as run_command
-from procbench.io.pipes import CAPTURE
+from procbench.io.order import CAPTURE
 from procbench.io.spawn import Child, end_at_once, spawn
 from procbench.lab.trials import Condition
 from procbench.memory.mapping import MemoryMapping

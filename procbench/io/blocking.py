@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from procbench import linux
 from procbench.errors import CommandTimeoutError, InvalidInputError
-from procbench.io.arguments import Stream, check_limits, check_streams, check_tees, check_ways
+from procbench.io.arguments import Stream, order_for
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
 from procbench.io.containment import ContainmentLevel
-from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.io.keep import Overflow, Tee
-from procbench.io.pipes import CAPTURE, Data
+from procbench.io.order import CAPTURE, DRAIN_GRACE_S, INHERIT, KILL_GRACE_S, NULL, Data
 from procbench.io.results import RunResult
 from procbench.io.runner import ChildRunner
-from procbench.io.spawn import INHERIT, NULL
 from procbench.memory.transports import Transport
 
 
@@ -90,27 +88,29 @@ def run(
         stdout = stderr = CAPTURE
     if stdin == CAPTURE:
         raise InvalidInputError("stdin=PIPE would leave nobody to write into the pipe; give the bytes as input=")
-    streams = check_streams(input, stdin, stdout, stderr)
-    check_ways(transport, pipe_size_bytes, containment)
-    check_tees(tee_stdout, tee_stderr, streams.stdout, streams.stderr)
-    limits = check_limits(timeout, max_output_bytes, kill_grace_s, drain_grace_s, overflow)
+    order = order_for(
+        argv,
+        input=input,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        timeout=timeout,
+        cwd=cwd,
+        env=env,
+        max_output_bytes=max_output_bytes,
+        overflow=overflow,
+        tees=(tee_stdout, tee_stderr),
+        kill_grace_s=kill_grace_s,
+        drain_grace_s=drain_grace_s,
+        containment=containment,
+        transport=transport,
+        pipe_size_bytes=pipe_size_bytes,
+    )
     with contextlib.ExitStack() as stack:
         runner = stack.enter_context(contextlib.closing(ChildRunner(containment=containment, budget=shared_budget())))
         if input is not None:
             stack.enter_context(linux.sigpipe_blocked())
-        fields = runner.run(
-            argv,
-            limits=limits,
-            data=input,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            cwd=cwd,
-            env=env,
-            transport=transport,
-            pipe_size_bytes=pipe_size_bytes,
-            tees=(tee_stdout, tee_stderr),
-        )
+        fields = runner.run(order)
     result = RunResult(*fields)
     if result.timed_out and timeout is not None:
         raise CommandTimeoutError([os.fsdecode(a) for a in argv], timeout, result.stdout, result.stderr)

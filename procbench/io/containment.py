@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
+from procbench import linux
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import UnsupportedError
 from procbench.io.groups import living_members, signal_group, signal_process
@@ -61,13 +62,7 @@ class Contained:
 
     def release(self) -> tuple[int, ...]:
         """Let go of what is left, after the child was reaped; return the pids of those that live on."""
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return ()  # as nearly always
-        except PermissionError:
-            pass  # somebody else's by now: a set-user-id program
-        return tuple(self.living())
+        return tuple(self.living()) if linux.is_group(self.pid) else ()  # nearly always nobody
 
 
 class _Adopted(Contained):

@@ -12,14 +12,12 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from procbench import linux
-from procbench.io.command import Argument
 from procbench.io.containment import Contained, Ending
-from procbench.io.keep import Overflow
 from procbench.io.limits import limit_hit
+from procbench.io.order import Order
 from procbench.io.pipes import Pipes
 from procbench.io.results import StopPhase
 from procbench.io.spawn import Child, end_at_once
@@ -27,12 +25,6 @@ from procbench.memory.lease import PooledBuffer
 
 if TYPE_CHECKING:
     from procbench.io.starter import Starter
-
-KILL_GRACE_S: Final = 5.0
-"""Time between SIGTERM and SIGKILL; long enough to flush and to remove temporary files."""
-
-DRAIN_GRACE_S: Final = 0.25
-"""How long after the child's end a descendant may go on holding its pipe."""
 
 # After SIGKILL a process is gone within milliseconds, unless the kernel itself keeps it waiting (a dead network disk).
 ABANDON_AFTER_S: Final = 5.0
@@ -44,24 +36,6 @@ _SECOND_NS = 1_000_000_000
 
 NO_PIPES: Final = Pipes()
 """What most children have, so it is not made anew for each."""
-
-
-class Limits(NamedTuple):
-    """What a child may take, and how it is ended.
-
-    Attributes:
-        timeout: Seconds until it is ended; ``None`` is for ever.
-        max_output_bytes: Most bytes kept of each captured stream; ``None`` keeps all.
-        kill_grace_s: Seconds between SIGTERM and SIGKILL.
-        drain_grace_s: Seconds that a descendant may hold the pipe after the child's end.
-        overflow: What becomes of what goes over ``max_output_bytes``.
-    """
-
-    timeout: float | None = None
-    max_output_bytes: int | None = None
-    kill_grace_s: float = KILL_GRACE_S
-    drain_grace_s: float = DRAIN_GRACE_S
-    overflow: Overflow = "drop"
 
 
 class Reaper:
@@ -103,7 +77,7 @@ class Course:
         child: The child.
         contained: What holds it and its descendants together.
         pipes: Its pipes, open.
-        limits: What it may take.
+        order: What it was begun for.
         started_ns: When its spawn began, on ``time.monotonic_ns()``'s clock.
         permits: Descriptors that it takes of the budget.
 
@@ -134,14 +108,15 @@ class Course:
         child: Child,
         contained: Contained,
         pipes: Pipes,
-        limits: Limits,
+        order: Order,
         started_ns: int,
         permits: int,
     ) -> None:
         self.child = child
         self.contained = contained
         self.pipes = pipes
-        self.limits = limits
+        self.limits = limits = order.limits
+        self._argv = order.argv
         self._starter = starter
         self._started_ns = started_ns
         self._permits = permits
@@ -262,13 +237,13 @@ class Course:
             usage.involuntary_switches,
         )
 
-    def fields(self, argv: Sequence[Argument], cost: tuple[Any, ...]) -> tuple[Any, ...]:
+    def fields(self, cost: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the fields of a ``RunResult``, in their order."""
         out, err, feed = self.pipes.out, self.pipes.err, self.pipes.feed
         cut = (out is not None and out.cut) or (err is not None and err.cut)
         unfinished = self.held or self.returncode is None or self.returncode < 0
         return (
-            argv,
+            self._argv,
             self.returncode,
             out.value() if out is not None else None,
             err.value() if err is not None else None,

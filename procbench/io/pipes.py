@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
 
 from procbench import linux
 from procbench.io.intake import Intake
-from procbench.io.keep import Keep, Overflow, Tee, keeper
+from procbench.io.keep import Keep, keeper
+from procbench.io.order import CAPTURE, PIPED, Data, Order
 from procbench.memory.feed import Feed
 from procbench.memory.lease import PooledBuffer
 from procbench.memory.mapping import MemoryMapping
 from procbench.memory.transports import HANDED_OVER, Transport, feed, prefer
-
-CAPTURE: Final = -1
-"""Read the child's stream through a pipe; the number is ``subprocess.PIPE``."""
-
-KEEP: Final = -4
-"""Read the child's stream through a pipe, and keep what comes for the result, while the other stream is read by hand."""
-
-PIPED: Final = frozenset({CAPTURE, KEEP})
-
-Data = bytes | bytearray | memoryview | MemoryMapping
-"""What a child's standard input can be made of."""
 
 # Places in the array that poll(2) looks at. A child without pipes needs only the first two.
 EXIT, WAKE, OUT, ERR, IN = range(5)
@@ -42,46 +31,22 @@ class Pipes:
         self._read_ends: list[int] = []
         self._write_ends: list[int] = []
 
-    def open(
-        self,
-        data: Data | None,
-        stdin: int | None,
-        stdout: int | None,
-        stderr: int | None,
-        cap_bytes: int | None,
-        transport: Transport = "auto",
-        pipe_size_bytes: int | None = None,
-        *,
-        overflow: Overflow = "drop",
-        tees: tuple[Tee | None, Tee | None] = (None, None),
-        streamed: bool = False,
-    ) -> tuple[int | None, int | None, int | None]:
-        """Open what a child with these streams needs and return what it gets; a stream that is no pipe is left as it is.
+    def open(self, order: Order) -> tuple[int | None, int | None, int | None]:
+        """Open what a child needs, and return what it gets; a stream that is no pipe is left as it is.
 
-        Args:
-            data: What it shall read; wins over ``stdin``.
-            stdin: ``CAPTURE`` for a pipe whose write end is ``stdin_fd``.
-            stdout: ``CAPTURE`` or ``KEEP`` for a pipe.
-            stderr: The same.
-            cap_bytes: Most bytes to keep of each.
-            transport: How the data goes there.
-            pipe_size_bytes: Size to ask for, of each pipe.
-            overflow: What becomes of more than ``cap_bytes``.
-            tees: Where copies of what is kept of the two go.
-            streamed: Whether what comes through a ``CAPTURE`` is somebody else's to read; otherwise it is kept.
+        With ``stdin=CAPTURE`` the write end is ``stdin_fd``.
         """
-        if data is not None:
-            stdin = self._open_input(data, prefer(data, transport), pipe_size_bytes)
+        stdin, stdout, stderr, size = order.stdin, order.stdout, order.stderr, order.pipe_size_bytes
+        if order.data is not None:
+            stdin = self._open_input(order.data, prefer(order.data, order.transport), size)
         elif stdin == CAPTURE:
             stdin, self.stdin_fd = linux.pipe_to_child()
             self._read_ends.append(stdin)
-            self._resize(self.stdin_fd, pipe_size_bytes)
+            self._resize(self.stdin_fd, size)
         if stdout in PIPED:
-            keep = None if streamed and stdout == CAPTURE else keeper(cap_bytes, overflow, tees[0])
-            self.out, stdout = self._open_intake(keep, pipe_size_bytes)
+            self.out, stdout = self._open_intake(_keep(order, stdout, 0), size)
         if stderr in PIPED:
-            keep = None if streamed and stderr == CAPTURE else keeper(cap_bytes, overflow, tees[1])
-            self.err, stderr = self._open_intake(keep, pipe_size_bytes)
+            self.err, stderr = self._open_intake(_keep(order, stderr, 1), size)
         return stdin, stdout, stderr
 
     def _open_input(self, data: Data, way: Transport, pipe_size_bytes: int | None) -> int:
@@ -185,3 +150,9 @@ class Pipes:
 def _close_all(ends: list[int]) -> None:
     while ends:
         linux.close_now(ends.pop())
+
+
+def _keep(order: Order, stream: int | None, which: int) -> Keep | None:
+    if order.streamed and stream == CAPTURE:
+        return None
+    return keeper(order.limits.max_output_bytes, order.limits.overflow, order.tees[which])

@@ -24,19 +24,17 @@ from procbench.errors import (
     SpawnLimitError,
     StreamBrokenError,
 )
-from procbench.io import arguments
-from procbench.io.arguments import Stream
+from procbench.io.arguments import Stream, order_for
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
 from procbench.io.containment import ContainmentLevel
-from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S, Course
+from procbench.io.course import Course
 from procbench.io.intake import Intake
 from procbench.io.io_pools import IO_POOLS, BufferSizes, IoPool, default_io_pool
 from procbench.io.keep import Overflow, Tee, keeper
-from procbench.io.pipes import Data
+from procbench.io.order import DRAIN_GRACE_S, INHERIT, KILL_GRACE_S, NULL, Data, Order
 from procbench.io.reactor import Reactor
 from procbench.io.results import RunResult
-from procbench.io.spawn import INHERIT, NULL
 from procbench.io.starter import descriptors_for, spent
 from procbench.io.streams import ReadStream
 from procbench.io.watch import Milestones, Watch
@@ -61,18 +59,16 @@ class Process:
         self,
         reactor: Reactor,
         course: Course,
-        args: Sequence[Argument],
+        order: Order,
         sizes: BufferSizes,
         io_pool: Callable[[], IoPool],
-        transport: Transport,
-        tees: tuple[Tee | None, Tee | None],
     ) -> None:
-        pipes, self._limits = course.pipes, course.limits
-        self.args = args
+        pipes, tees = course.pipes, order.tees
+        self.args = order.argv
+        self._order = order
         self._sizes = sizes
-        self._transport = transport
         self._milestones = Milestones(reactor.loop)
-        self._watch = watch = Watch(reactor, course, args, self._milestones)
+        self._watch = watch = Watch(reactor, course, self._milestones)
         self._waiting = 0
         self._kept: list[tuple[ReadStream, Intake, Tee | None]] = []
         hold = _Hold(watch, reactor.loop)
@@ -117,7 +113,7 @@ class Process:
         self._waiting += 1
         try:
             for stream in streams:
-                stream.read_ahead(self._limits.max_output_bytes)
+                stream.read_ahead(self._order.limits.max_output_bytes)
             await self._milestones.exited.wait()
         finally:
             self._waiting -= 1
@@ -144,7 +140,9 @@ class Process:
             self._check_input(input)
         while self._kept:
             stream, intake, tee = self._kept[-1]
-            self._watch.keep(stream, intake, keeper(self._limits.max_output_bytes, self._limits.overflow, tee))
+            self._watch.keep(
+                stream, intake, keeper(self._order.limits.max_output_bytes, self._order.limits.overflow, tee)
+            )
             self._kept.pop()
         if input is not None and self.stdin is not None:
             with contextlib.suppress(StreamBrokenError):
@@ -227,7 +225,7 @@ class Process:
 
     def _give(self, fd: int, input: Data) -> None:
         try:
-            way = transports.prefer(input, self._transport)
+            way = transports.prefer(input, self._order.transport)
             if way in transports.HANDED_OVER:  # it is too late for that
                 way = transports.choose(input, "auto", can_hand_over=False)
             feed = transports.feed(fd, input, way, self._sizes.pipe)
@@ -341,32 +339,38 @@ def open_process(
     Raises:
         InvalidInputError: The arguments contradict each other.
     """
-    streams = arguments.check_streams(input, stdin, stdout, stderr)
     pool = IO_POOLS.find(io_pool) if isinstance(io_pool, str) else io_pool
     sizes = sizes or (pool.sizes if pool is not None else BufferSizes())
-    arguments.check_ways(transport, sizes.pipe, containment)
-    arguments.check_tees(tee_stdout, tee_stderr, streams.stdout, streams.stderr)
-    limits = arguments.check_limits(timeout, max_output_bytes, kill_grace_s, drain_grace_s, overflow)
-    tees = tee_stdout, tee_stderr
+    order = order_for(
+        argv,
+        input=input,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        timeout=timeout,
+        cwd=cwd,
+        env=env,
+        max_output_bytes=max_output_bytes,
+        overflow=overflow,
+        tees=(tee_stdout, tee_stderr),
+        kill_grace_s=kill_grace_s,
+        drain_grace_s=drain_grace_s,
+        containment=containment,
+        transport=transport,
+        pipe_size_bytes=sizes.pipe,
+        streamed=True,
+    )
 
     async def start() -> Process:
         reactor = Reactor.of_running_loop()
-        starter = reactor.starter(containment)
-        permits = descriptors_for(input, *streams)
+        starter, permits = reactor.starter(containment), descriptors_for(order)
         try:
             await shared_budget().acquire_async(permits, warn=False)
         except DescriptorsSpentError as error:
             raise spent(error, argv, SpawnLimitError) from error
-        if input is not None:
-            with linux.sigpipe_blocked():
-                course = starter.start(
-                    argv, limits, permits, input, *streams, cwd, env, transport, sizes.pipe, tees, streamed=True
-                )
-        else:
-            course = starter.start(
-                argv, limits, permits, None, *streams, cwd, env, transport, sizes.pipe, tees, streamed=True
-            )
+        with contextlib.nullcontext() if input is None else linux.sigpipe_blocked():
+            course = starter.start(order, permits)
         find = default_io_pool if pool is None else lambda: pool
-        return Process(reactor, course, argv, sizes, find, transport, tees)
+        return Process(reactor, course, order, sizes, find)
 
     return OpenProcess(start)

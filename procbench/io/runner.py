@@ -13,23 +13,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.command import Argument
 from procbench.io.containment import ContainmentLevel
-from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course, Limits
-from procbench.io.keep import Tee
+from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
 from procbench.io.limits import ChildLimiter
-from procbench.io.pipes import EXIT, WAKE, Data
-from procbench.io.spawn import INHERIT, NULL
+from procbench.io.order import Order
+from procbench.io.pipes import EXIT, WAKE
 from procbench.io.starter import Starter, descriptors_for, take_permits
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool
 from procbench.memory.lease import PooledBuffer
-from procbench.memory.transports import Transport
 
 _LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 _WITHOUT_PIPES = 2
@@ -87,7 +84,8 @@ class ChildRunner:
         self.limiter = limiter
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
-        if budget is not None and self._own_permits:  # it keeps them for as long as it is there, so it does not wait for them
+        # It keeps them for as long as it is there, so it does not wait for them.
+        if budget is not None and self._own_permits:
             budget.acquire_nowait(self._own_permits, lasting=True, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
@@ -147,24 +145,10 @@ class ChildRunner:
         if self.stop_asked is None:
             linux.poll(self._address + ctypes.sizeof(linux.PollFd) * WAKE, 1, math.ceil(seconds * 1000))
 
-    def run(
-        self,
-        argv: Sequence[Argument],
-        *,
-        limits: Limits,
-        data: Data | None = None,
-        stdin: int | None = NULL,
-        stdout: int | None = INHERIT,
-        stderr: int | None = INHERIT,
-        cwd: Argument | None = None,
-        env: Mapping[str, str] | None = None,
-        transport: Transport = "auto",
-        pipe_size_bytes: int | None = None,
-        tees: tuple[Tee | None, Tee | None] = (None, None),
-    ) -> tuple[Any, ...]:
-        """Run a command to its end; arguments as :meth:`Starter.start`'s.
+    def run(self, order: Order) -> tuple[Any, ...]:
+        """Run a command to its end.
 
-        SIGPIPE must be blocked or ignored in this thread where ``data`` is given.
+        SIGPIPE must be blocked or ignored in this thread where the order has ``data``.
 
         Returns:
             The fields of a ``RunResult``, in their order; the caller makes its kind of result of them, once.
@@ -173,16 +157,13 @@ class ChildRunner:
             SpawnError: It could not be started; nothing was left behind.
             MappingLentError: A view of the mapping is alive, and it is not sealed: it could change on its way.
         """
-        starter = self._starter
-        permits = descriptors_for(data, stdin, stdout, stderr)
+        starter, permits = self._starter, descriptors_for(order)
         if starter.budget is not None:
-            take_permits(starter.budget, permits, argv, wait=not self._fail_when_spent)
-        course = starter.start(
-            argv, limits, permits, data, stdin, stdout, stderr, cwd, env, transport, pipe_size_bytes, tees
-        )
+            take_permits(starter.budget, permits, order.argv, wait=not self._fail_when_spent)
+        course = starter.start(order, permits)
         try:
             _Watch(self, course).until_end()
-            return course.fields(argv, course.cost())
+            return course.fields(course.cost())
         finally:
             course.close()
             self._polled[EXIT].fd = -1

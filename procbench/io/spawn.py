@@ -33,15 +33,7 @@ from procbench.errors import (
 )
 from procbench.io.clone import FROM_NULL, Cloner
 from procbench.io.command import Argument, encode_arguments, encode_environment, forget_resolved, program_name, resolve
-
-INHERIT: Final = None
-"""The child shares this process's own descriptor."""
-
-NULL: Final = -3
-"""The child gets ``/dev/null``; the number is ``subprocess.DEVNULL``."""
-
-TO_STDOUT: Final = -2
-"""The child's standard error goes where its standard output goes; the number is ``subprocess.STDOUT``."""
+from procbench.io.order import INHERIT, NULL, TO_STDOUT
 
 LIMITS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says that there is no process, descriptor or memory left at the moment."""

@@ -8,29 +8,23 @@ something, and the coroutine goes on once, when it has what it wanted.
 from __future__ import annotations
 
 import asyncio
-import os
 import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from procbench.errors import ClosedError, InvalidInputError, LineTooLongError, StreamBusyError
 from procbench.io.batch import Batch
 from procbench.io.intake import Intake
 from procbench.io.keep import Keep
 from procbench.io.reactor import READ, Reactor, Turnstile
-from procbench.io.unread import LINE_END, Unread
+from procbench.io.source import READS_AT_ONCE, Source
+from procbench.io.unread import LINE_END
 from procbench.memory.async_buffers import AsyncBufferPool
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
 
 if TYPE_CHECKING:
     from procbench.io.watch import Watch
-
-# Buffers that one readv(2) is given: more than a pipe of the usual size fills, and far below IOV_MAX.
-_PIECES_AT_ONCE: Final = 32
-
-# What one event reads before the loop's other work gets its turn.
-_READS_AT_ONCE: Final = 16
 
 
 class ReadStream:
@@ -47,9 +41,6 @@ class ReadStream:
         hold: What must live as long as somebody may read.
         watch: Is told before the first wait, to close this process's copy of the end that the child writes to, and at the end.
 
-    Attributes:
-        held: Whether the end was declared because the child had ended, and a descendant held the pipe for longer than the
-            drain's grace.
     """
 
     def __init__(
@@ -63,15 +54,19 @@ class ReadStream:
     ) -> None:
         self._intake = intake
         self._turnstile = Turnstile(reactor, READ, lambda: intake.fd)
-        self._chunk_bytes = chunk_bytes
         self._pool = pool
         self._hold = hold
-        self._watch = watch
-        watch.add(self)
-        self._unread = Unread()
-        self._closed = self._batching = self._grace_is_over = self.held = False
+        self._source = Source(intake, reactor, chunk_bytes, watch)
+        self._unread = self._source.unread
+        self._batching = False
         self._ahead = False  # whether to read what nobody asks for,
         self._ahead_bytes: int | None = None  # and how much of it at most
+        watch.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether the end was declared: the child had ended, and a descendant held the pipe beyond the drain's grace."""
+        return self._source.held
 
     @property
     def total_bytes(self) -> int:
@@ -89,7 +84,7 @@ class ReadStream:
         self._enter()
         if n < 0:
             self._unread.join()
-            await self._until(lambda: self._more_often() == 0)
+            await self._until(lambda: self._source.more_often() == 0)
             return self._unread.take()
         if not n or self._unread:
             return self._unread.take(n)
@@ -97,7 +92,7 @@ class ReadStream:
 
         def step() -> bool:
             nonlocal chunk
-            chunk = self._read_now(n)
+            chunk = self._source.read(n)
             return chunk is not None
 
         try:
@@ -118,7 +113,7 @@ class ReadStream:
             raise InvalidInputError(f"n is {n}; it must not be negative")
         self._enter()
         data = self._unread.join()
-        await self._until(lambda: len(data) >= n or self._more_often(n) == 0 or len(data) >= n)
+        await self._until(lambda: len(data) >= n or self._source.more_often(n) == 0 or len(data) >= n)
         if len(data) < n:
             raise asyncio.IncompleteReadError(self._unread.take(n), n)
         return self._unread.take(n)
@@ -149,10 +144,10 @@ class ReadStream:
 
         def step() -> bool:
             count: int | None = None
-            for _ in range(_READS_AT_ONCE):
+            for _ in range(READS_AT_ONCE):
                 if look() or count == 0:
                     return True
-                count = self._more()
+                count = self._source.more()
                 if count is None:
                     return False
             return look()
@@ -182,7 +177,7 @@ class ReadStream:
         lines = self._unread.lines
         if not lines:
             self._enter()
-            await self._until(self._split_more)
+            await self._until(self._source.split_more)
         return lines.popleft() if lines else b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -197,7 +192,7 @@ class ReadStream:
             while lines:
                 yield lines.popleft()
             self._enter()
-            await self._until(self._split_more)
+            await self._until(self._source.split_more)
             if not lines:
                 return
 
@@ -220,7 +215,7 @@ class ReadStream:
 
             def step() -> bool:
                 nonlocal count
-                count = self._readv_now([view])
+                count = self._source.readv([view])
                 return count is not None
 
             try:
@@ -255,7 +250,7 @@ class ReadStream:
             while not self.at_eof() and await batch.make_room():
                 if self._unread:
                     batch.put(self._unread.take(batch.room_bytes))
-                await self._until(lambda: self._fill(batch))
+                await self._until(lambda: self._source.fill(batch))
         except BaseException:
             self._unread.put_back(batch.give_up())
             raise
@@ -268,12 +263,8 @@ class ReadStream:
 
         A coroutine that waits for a read gets a ``ClosedError``, as does who reads later.
         """
-        if not self._closed:
-            self._closed = True
-            if self._intake.fd >= 0:
-                self._turnstile.reactor.forget(self._intake.fd)
-                self._intake.close()
-                self._watch.stream_has_ended()
+        if not self._source.closed:
+            self._source.close()
             self._turnstile.nudge()
             self._unread.take()
 
@@ -308,19 +299,19 @@ class ReadStream:
             return
         data, most = self._unread.join(), self._ahead_bytes
         if most is None or len(data) < most:
-            self._more_often(most)
+            self._source.more_often(most)
             this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
             self._turnstile.arm(lambda: _go_ahead(this))
 
     def drains_no_longer(self) -> None:
         """Take an empty pipe for the end: the child has ended, and the drain's grace is over."""
-        self._grace_is_over = True
+        self._source.grace_is_over = True
         self._turnstile.nudge()
 
     # --- underneath ----------------------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        if self._closed:
+        if self._source.closed:
             raise ClosedError("the stream was closed; nothing can be read from it")
         if self._intake.keep is not None:
             raise ClosedError("the stream is kept for the result; nothing can be read from it by hand")
@@ -336,100 +327,6 @@ class ReadStream:
         finally:
             if self._ahead:
                 self.go_ahead()
-
-    def _read_now(self, n: int) -> bytes | None:
-        """Return what is there, ``b""`` at the end, or ``None`` where nothing is there yet."""
-        fd = self._intake.fd
-        if fd < 0:
-            return self._at_end()
-        try:
-            chunk = os.read(fd, min(n, self._chunk_bytes))
-        except BlockingIOError:
-            return b"" if self._nothing_yet() else None
-        if not chunk:
-            self._finish()
-        self._intake.passed_bytes += len(chunk)
-        return chunk
-
-    def _readv_now(self, views: list[memoryview]) -> int | None:
-        """Read into ``views``; return how much, 0 at the end, or ``None`` where nothing is there yet."""
-        fd = self._intake.fd
-        if fd < 0:
-            return len(self._at_end())
-        try:
-            count = os.readv(fd, views)
-        except BlockingIOError:
-            return 0 if self._nothing_yet() else None
-        if not count:
-            self._finish()
-        self._intake.passed_bytes += count
-        return count
-
-    def _at_end(self) -> bytes:
-        if self._closed:
-            raise ClosedError("the stream was closed while it was read from")
-        return b""
-
-    def _nothing_yet(self) -> bool:
-        """Return whether an empty pipe counts as the end."""
-        self._watch.let_go()
-        if self._grace_is_over:
-            self.held = True
-            self._finish()
-        return self._grace_is_over
-
-    def _finish(self) -> None:
-        self._turnstile.reactor.forget(self._intake.fd)
-        self._intake.finish()
-        self._watch.stream_has_ended()
-
-    def _more(self) -> int | None:
-        """Read a chunk; return how much, 0 at the end, or ``None`` where nothing is there yet."""
-        chunk = self._read_now(self._chunk_bytes)
-        if chunk:
-            self._unread.data += chunk
-        return None if chunk is None else len(chunk)
-
-    def _more_often(self, until_bytes: int | None = None) -> int | None:
-        """Read a few chunks; return 0 at the end."""
-        count: int | None = None
-        for _ in range(_READS_AT_ONCE):
-            count = self._more()
-            if not count or (until_bytes is not None and len(self._unread.data) >= until_bytes):
-                break
-        return count
-
-    def _fill(self, batch: Batch) -> bool:
-        """Read into the batch's free room; return whether there is none left, or the end has come."""
-        for _ in range(_READS_AT_ONCE):
-            places = batch.places(_PIECES_AT_ONCE)
-            if not places:
-                return True
-            try:
-                count = self._readv_now(places)
-            finally:
-                for place in places:
-                    place.release()
-            if not count:
-                return count == 0
-            batch.filled(count)
-        return not batch.room_bytes
-
-    def _split_more(self) -> bool:
-        """Read until there is a line, or the end."""
-        unread = self._unread
-        unread.split(b"")
-        for _ in range(_READS_AT_ONCE):
-            if unread.lines:
-                return True
-            chunk = self._read_now(self._chunk_bytes)
-            if chunk is None:
-                return False
-            if not chunk:
-                unread.end_last_line()
-                return True
-            unread.split(chunk)
-        return bool(unread.lines)
 
 
 def _go_ahead(stream: weakref.ref[ReadStream]) -> None:

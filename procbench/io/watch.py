@@ -10,12 +10,10 @@ import signal
 import time
 import warnings
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 from procbench import linux
 from procbench.errors import ProcessGoneError
-from procbench.io.command import Argument
 from procbench.io.containment import Ending
 from procbench.io.course import NO_PIPES, Course
 from procbench.io.intake import Intake
@@ -78,14 +76,13 @@ class Watch:
     Args:
         reactor: The event loop's.
         course: The child's.
-        argv: Its command.
         milestones: Whom to tell.
 
     Attributes:
         returncode: Once it has exited; ``None`` before, and if it could not be learnt.
     """
 
-    def __init__(self, reactor: Reactor, course: Course, argv: Sequence[Argument], milestones: Milestones) -> None:
+    def __init__(self, reactor: Reactor, course: Course, milestones: Milestones) -> None:
         self.returncode: int | None = None
         self._exited = self._finished = False
         self._milestones = weakref.ref(milestones)
@@ -93,7 +90,6 @@ class Watch:
         self._loop = reactor.loop
         reactor.awaited.add(milestones)
         self._course = course
-        self._argv = argv
         self._cost: tuple[Any, ...] = ()
         self._ending: Ending | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -240,6 +236,8 @@ class Watch:
         self._forget(course.child.pidfd)
         feed = course.pipes.feed
         if feed is not None and feed.fd >= 0:
+            self.push(feed)  # so that it is told what became of the rest, whichever of the two events came first
+        if feed is not None and feed.fd >= 0:
             self._forget(feed.fd)
         kept = [intake.fd for intake in self._kept()]
         course.has_ended(None if course.pipes is NO_PIPES else self._reactor.buffer)
@@ -319,7 +317,7 @@ class Watch:
     def fields(self) -> tuple[Any, ...]:
         """Return the fields of the child's ``RunResult``; it is ``finished``."""
         self._course.held = self._course.held or any(stream.held for stream in self._streams)
-        return self._course.fields(self._argv, self._cost)
+        return self._course.fields(self._cost)
 
     def close(self) -> None:
         """Give everything back; a child that still runs is killed. Harmless when called twice."""

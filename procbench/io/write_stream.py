@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
-import signal
 import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
@@ -16,6 +13,7 @@ from procbench import linux
 from procbench.errors import ClosedError, InvalidInputError, StreamBrokenError, StreamBusyError
 from procbench.io.pipes import Pipes
 from procbench.io.reactor import TURNS_AT_ONCE, WRITE, Reactor
+from procbench.io.sink import SentFile, Sink
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer
 
@@ -23,44 +21,6 @@ Bytes = bytes | bytearray | memoryview | PooledBuffer
 
 LOW_WATER_BYTES: Final = 64 * 1024
 """``drain`` returns when no more than this waits to be written."""
-
-# Buffers that one writev(2) is given; far below IOV_MAX.
-_PIECES_AT_ONCE: Final = 32
-_FILE_BYTES_AT_ONCE: Final = 0x7FFF_F000
-_NOT_THIS_WAY: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
-
-
-class _File:
-    """An open file that is being sent.
-
-    Attributes:
-        fd: Its descriptor.
-        left: How many more bytes to send at most; ``None`` for all.
-        sent: How many it was so far.
-        by_kernel: Whether the kernel moves them by itself.
-        error: Why it could not be read on.
-    """
-
-    __slots__ = ("by_kernel", "error", "fd", "left", "sent")
-
-    def __init__(self, fd: int, left: int | None) -> None:
-        self.fd = fd
-        self.left = left
-        self.sent = 0
-        self.by_kernel = True
-        self.error: OSError | None = None
-
-    def next_bytes(self) -> int:
-        """Return how many bytes to move now."""
-        return _FILE_BYTES_AT_ONCE if self.left is None else min(self.left, _FILE_BYTES_AT_ONCE)
-
-    def moved(self, count: int) -> None:
-        """Note that so many bytes went; 0 is the file's end."""
-        self.sent += count
-        if not count:
-            self.left = 0
-        elif self.left is not None:
-            self.left -= count
 
 
 class WriteStream:
@@ -75,9 +35,6 @@ class WriteStream:
         file_bytes: How much of a file is copied at a time where the kernel cannot move it by itself.
         pool: What ``acquire_nowait`` lends from.
         hold: What must live as long as somebody may write.
-
-    Attributes:
-        sent_bytes: What the pipe has taken so far.
     """
 
     def __init__(
@@ -85,18 +42,12 @@ class WriteStream:
     ) -> None:
         self._pipes = pipes
         self._reactor = reactor
-        self._file_bytes = file_bytes
+        self._sink = Sink(pipes, file_bytes)
         self._pool = pool
         self._hold = hold
-        self._batch: deque[memoryview] = deque()  # the caller's memory
-        self._file: _File | None = None
-        self._queue: deque[memoryview] = deque()  # copies, which go last
-        self._queued_bytes = 0
         self._sending = self._closing = False
-        self._broken: str | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._turns = TURNS_AT_ONCE
-        self.sent_bytes = 0
 
     # --- as asyncio.StreamWriter's -------------------------------------------------------------------------------------
 
@@ -108,13 +59,8 @@ class WriteStream:
             StreamBrokenError: The child closed its end.
         """
         self._check_open()
-        view = _view(data)
-        if view.nbytes and self._idle():
-            view = view[self._writev([view]) or 0 :]
-        if view.nbytes and self._fd >= 0:
-            self._queue.append(memoryview(bytes(view)))
-            self._queued_bytes += view.nbytes
-            self._go_on()
+        self._sink.add(_view(data))
+        self._go_on()
 
     def writelines(self, lines: Iterable[Bytes]) -> None:
         """Write one after the other; as :meth:`write`."""
@@ -127,7 +73,7 @@ class WriteStream:
         Raises:
             StreamBrokenError: The child closed its end before it had everything.
         """
-        await self._until(lambda: self._queued_bytes <= LOW_WATER_BYTES)
+        await self._until(lambda: self._sink.queued_bytes <= LOW_WATER_BYTES)
 
     def is_closing(self) -> bool:
         """Return whether it was closed, or the child closed its end."""
@@ -140,7 +86,7 @@ class WriteStream:
 
     def is_broken(self) -> bool:
         """Return whether the child closed its end before it had everything."""
-        return self._broken is not None
+        return self._sink.broken
 
     async def wait_closed(self) -> None:
         """Wait until it is closed, with everything written or the child's end closed."""
@@ -151,7 +97,7 @@ class WriteStream:
 
     async def flush(self) -> None:
         """Wait until the pipe has taken everything; otherwise as :meth:`drain`."""
-        await self._until(self._idle)
+        await self._until(lambda: self._sink.idle)
 
     async def batch_write(self, buffers: Sequence[Bytes]) -> int:
         """Write many buffers by as few system calls as the pipe allows, without a copy, and wait until it has taken all.
@@ -173,9 +119,9 @@ class WriteStream:
         total = sum(view.nbytes for view in views)
         try:
             async with self._sender():
-                self._batch.extend(views)
-                self._move()
-                await self._until(lambda: not self._batch)
+                self._sink.batch.extend(views)
+                self._sink.move()
+                await self._until(lambda: not self._sink.batch)
         finally:
             for view in views:
                 view.release()
@@ -198,9 +144,9 @@ class WriteStream:
             OSError: The file cannot be read.
         """
         async with self._sender():
-            file = self._file = _File(fd, count)
-            self._move()
-            await self._until(lambda: self._file is None and not self._batch)
+            file = self._sink.file = SentFile(fd, count)
+            self._sink.move()
+            await self._until(lambda: self._sink.file is None and not self._sink.batch)
         if file.error is not None:
             raise file.error
         return file.sent
@@ -223,7 +169,7 @@ class WriteStream:
             StreamBusyError: Something is still being sent.
         """
         self._check_open()
-        if not self._idle():
+        if not self._sink.idle:
             raise StreamBusyError("standard input is still being written to; await its flush() first")
         fd, self._pipes.stdin_fd = self._fd, -1
         self._reactor.forget(fd)
@@ -234,16 +180,19 @@ class WriteStream:
     def child_has_gone(self) -> None:
         """Take no more, and tell whoever waits: nobody reads any longer."""
         if self._fd >= 0:
-            self._break()
+            self._sink.broken = True
+            self._go_on()
 
     # --- underneath ----------------------------------------------------------------------------------------------------
 
     @property
+    def sent_bytes(self) -> int:
+        """What the pipe has taken so far."""
+        return self._sink.sent_bytes
+
+    @property
     def _fd(self) -> int:
         return self._pipes.stdin_fd
-
-    def _idle(self) -> bool:
-        return not (self._batch or self._file or self._queue)
 
     def _check_open(self) -> None:
         self._check_whole()
@@ -251,8 +200,9 @@ class WriteStream:
             raise ClosedError("standard input was closed; nothing can be written to it")
 
     def _check_whole(self) -> None:
-        if self._broken is not None:
-            raise StreamBrokenError(errno.EPIPE, self._broken, self.sent_bytes)
+        if self._sink.broken:
+            reason = "the child closed its standard input, or ended, before it had everything"
+            raise StreamBrokenError(errno.EPIPE, reason, self.sent_bytes)
 
     @contextlib.asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -261,13 +211,12 @@ class WriteStream:
             raise StreamBusyError("another coroutine sends a batch or a file now; let it finish, or use a lock")
         self._sending = True
         try:
-            await self._until(self._idle)
+            await self._until(lambda: self._sink.idle)
             self._check_open()
             yield
         finally:
             self._sending = False
-            self._batch.clear()
-            self._file = None
+            self._sink.drop_sent()
             self._go_on()
 
     async def _until(self, done: Callable[[], bool]) -> None:
@@ -276,6 +225,7 @@ class WriteStream:
         if self._turns <= 0:  # the loop's other work gets its turn though the pipe always has room
             self._turns = TURNS_AT_ONCE
             await asyncio.sleep(0)
+        self._go_on()
         if self._fd >= 0 and not done():
             self._turns = TURNS_AT_ONCE
             await self._wait(done)
@@ -302,90 +252,14 @@ class WriteStream:
         """See to it that the rest goes too, and that what was closed is closed when all of it is gone."""
         if self._fd < 0:
             return
-        if not self._idle():
+        if self._sink.broken:
+            self._sink.drop()
+            self._close_now()
+        elif not self._sink.idle:
             this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
             self._reactor.arm(self._fd, WRITE, lambda: _pump(this))
         elif self._closing:
             self._close_now()
-
-    def _move(self) -> None:
-        """Write what the pipe takes now."""
-        for _ in range(TURNS_AT_ONCE):
-            if self._fd < 0 or not self._move_next():
-                return
-
-    def _move_next(self) -> bool:
-        """Write some of what is to go next; return whether something went."""
-        if self._batch:
-            return self._move_pieces(self._batch)
-        if self._file is not None:
-            return self._move_file(self._file)
-        return self._move_pieces(self._queue)
-
-    def _move_pieces(self, source: deque[memoryview]) -> bool:
-        if not source:
-            return False
-        taken = self._writev([source[place] for place in range(min(len(source), _PIECES_AT_ONCE))])
-        if taken is None:
-            return False
-        if source is self._queue:
-            self._queued_bytes -= taken
-        while taken:
-            if taken < source[0].nbytes:
-                source[0] = source[0][taken:]
-                break
-            taken -= source.popleft().nbytes
-        return True
-
-    def _move_file(self, file: _File) -> bool:
-        try:
-            count = file.next_bytes()
-            if not count:
-                self._file = None
-                return True
-            if file.by_kernel:
-                moved = self._moved(lambda: os.sendfile(self._fd, file.fd, None, count))
-                if moved is None:
-                    return False
-            else:
-                data = os.read(file.fd, min(count, self._file_bytes))
-                moved = len(data)
-                if data:
-                    self._batch.append(memoryview(data))  # goes at the next turn, before more of the file
-            file.moved(moved)
-        except OSError as error:
-            if file.by_kernel and error.errno in _NOT_THIS_WAY:
-                file.by_kernel = False
-            else:
-                file.error, self._file = error, None
-        return True
-
-    def _writev(self, pieces: list[memoryview]) -> int | None:
-        return self._moved(lambda: os.writev(self._fd, pieces))
-
-    def _moved(self, call: Callable[[], int]) -> int | None:
-        """Return how many bytes the pipe took; ``None`` where it has no room, or is broken."""
-        try:
-            if signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL:  # Python ignores it at start, but a program may not
-                with linux.sigpipe_blocked():
-                    moved = call()
-            else:
-                moved = call()
-        except BlockingIOError:
-            return None
-        except BrokenPipeError:
-            self._break()
-            return None
-        self.sent_bytes += moved
-        return moved
-
-    def _break(self) -> None:
-        self._broken = "the child closed its standard input, or ended, before it had everything"
-        self._queue.clear()
-        self._batch.clear()
-        self._file = None
-        self._queued_bytes = 0
-        self._close_now()
 
     def _close_now(self) -> None:
         if self._fd >= 0:
@@ -399,7 +273,7 @@ class WriteStream:
 def _pump(stream: weakref.ref[WriteStream]) -> None:
     this = stream()
     if this is not None:
-        this._move()
+        this._sink.move()
         this._wake()
         this._go_on()
 

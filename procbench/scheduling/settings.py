@@ -19,8 +19,8 @@ from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.containment import LEVELS
-from procbench.io.course import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.io.keep import OVERFLOWS
+from procbench.io.order import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
 

@@ -16,12 +16,10 @@ from typing import Final, cast
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.budget import shared_budget
 from procbench.io.containment import ContainmentLevel
-from procbench.io.course import Limits
 from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
-from procbench.io.pipes import CAPTURE
+from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
 from procbench.io.runner import ChildRunner
-from procbench.io.spawn import INHERIT, NULL
 from procbench.memory.buffers import BufferPool
 from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
@@ -207,20 +205,22 @@ class Worker:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
+        order = Order(
+            task.argv,
+            limits,
+            task.stdin,
+            NULL,
+            stream,
+            stream,
+            task.cwd,
+            task.env,
+            self._transport,
+            self._pipe_size_bytes,
+        )
         give_up_s = pause_s = 0.0
         while True:
             try:
-                fields = self.runner.run(
-                    task.argv,
-                    limits=limits,
-                    data=task.stdin,
-                    stdout=stream,
-                    stderr=stream,
-                    cwd=task.cwd,
-                    env=task.env,
-                    transport=self._transport,
-                    pipe_size_bytes=self._pipe_size_bytes,
-                )
+                fields = self.runner.run(order)
             except SpawnLimitError as error:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.
                 now = time.monotonic()
