@@ -54,6 +54,10 @@ class ChildRunner:
         budget: Whose permits the children's descriptors count against; ``None`` for none.
         fail_when_spent: Whether a child for which the budget has no permit now is refused; otherwise it waits.
 
+    Raises:
+        DescriptorsSpentError: The budget has too few permits for what the runner itself keeps.
+        OSError: The system gives no descriptor.
+
     Attributes:
         stop_asked: How the child that runs, or is about to, is to be ended; ``None`` if it is not.
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
@@ -81,15 +85,22 @@ class ChildRunner:
         self.limiter = limiter
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
+        # It keeps them for as long as it is there, so it does not wait for them.
         if budget is not None and self._own_permits:
-            budget.hold(self._own_permits)
+            budget.acquire_nowait(self._own_permits, lasting=True, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
         self._buffer: PooledBuffer | None = None
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
-        self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
+        self._wake_fd = -1
+        if stoppable:
+            try:
+                self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            except OSError:
+                self.close()
+                raise
+        self._polled[WAKE].fd = self._wake_fd
         self.stop_asked: Literal["terminate", "kill"] | None = None
         self._stop_all: Literal["terminate", "kill"] | None = None
         self._token: object = None
