@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from procbench.io.order import KEEP
     from procbench.io.process import open_process
     from procbench.io.results import RunResult
+    from procbench.io.signals import ending_by_exception
     from procbench.memory.buffers import BufferPool
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
@@ -45,6 +46,7 @@ _HOMES = {
     "RunSettings": "procbench.scheduling.settings",
     "TaskResult": "procbench.scheduling.task",
     "WorkStealingScheduler": "procbench.scheduling.stealing",
+    "ending_by_exception": "procbench.io.signals",
     "frame": "procbench.analysis.results",
     "open_process": "procbench.io.process",
     "receive": "procbench.memory.transfer",
@@ -68,6 +70,7 @@ __all__ = [
     "RunSettings",
     "TaskResult",
     "WorkStealingScheduler",
+    "ending_by_exception",
     "frame",
     "open_process",
     "receive",

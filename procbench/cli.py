@@ -112,6 +112,10 @@ def run(
     begin first, those of one priority in the order of their lines.
     No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
     more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
+
+    A command that is ended takes with it what it started, also what left its process group (containment=subreaper). With
+    --set containment=group only what stayed in the group ends with it, with containment=cgroup all that was ever forked.
+    Whatever is left when the batch ends is killed.
     """
     from procbench.scheduling.commands import read_batch, read_priorities
     from procbench.scheduling.settings import RunSettings
@@ -119,7 +123,8 @@ def run(
     from procbench.views.summary import say_failures, show_batch
 
     _must_be_seconds(timeout)
-    chosen = RunSettings(workers=workers, timeout=timeout, capture=capture).changed_by_words(settings or ())
+    chosen = RunSettings(workers=workers, timeout=timeout, capture=capture, containment="subreaper")
+    chosen = chosen.changed_by_words(settings or ())
     _must_be_seconds(chosen.timeout, "timeout")
     batch_commands = read_batch(command or (), each, commands, null=null)
     priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))

@@ -223,7 +223,7 @@ class WorkStealingScheduler:
             if kind is not None:
                 self.cancel_running()
             self.shutdown()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that ends by exception
             self.cancel_running(kill=True)
             self.shutdown()
             raise

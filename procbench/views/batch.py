@@ -230,7 +230,8 @@ def _signals_to(put: Callable[[signal.Signals], None]) -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGINT, *ENDING):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a background job of a shell without job control
+            # Ignored by nohup, or in a background job of a shell without job control; None is not Python's to put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, handler)
         yield
     finally:
@@ -340,6 +341,5 @@ def record_batch(batch: BatchResult, host: HostFacts, folder: Path) -> Path | No
         **batch.counts(),
         "wall_s": batch.wall_s,
         "ended_by": batch.ended_by.name if batch.ended_by else None,
-        "containment": "subreaper",
     }
     return Store(folder).record(batch.frame(), experiment="batch", host=host, parameters=parameters)

@@ -38,6 +38,7 @@ def show_batch(batch: BatchResult, stream: TextIO) -> None:
     facts["rate"] = f"{len(batch.results) / batch.wall_s:,.1f} tasks/s" if batch.wall_s > 0 else "unknown"
     if cut := sum(result.truncated for result in batch.results):
         facts["output cut"] = f"{cut:,} (over {batch.settings.max_output_bytes or 0:,} bytes, or ended early)"
+    facts["containment"] = batch.settings.containment
     if batch.ended_by is not None:
         facts["ended early by"] = batch.ended_by.name
     _pairs(console, facts)
