@@ -107,6 +107,15 @@ _F_GETFD = 1
 _F_SETFL = 4
 
 
+_kill = _held.kill
+_kill.argtypes = [ctypes.c_int, ctypes.c_int]
+
+
+def is_group(group: int) -> bool:
+    """Return whether there is such a process group, of whomever, zombies included."""
+    return bool(_kill(-group, 0) == 0) or ctypes.get_errno() != errno.ESRCH
+
+
 def is_open(fd: int) -> bool:
     """Return whether this process has such a descriptor."""
     return bool(_fcntl(fd, _F_GETFD, 0) != -1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -429,7 +430,8 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 budget = shared_budget()
 assert all(one is budget for one in made)
-assert budget.capacity == soft_limit() - count_open() - RESERVE
+# the threads that looked at the same moment had a listing of /proc open each, which counts as a descriptor
+assert 0 <= soft_limit() - count_open() - RESERVE - budget.capacity < len(threads)
 assert DescriptorBudget(reserve=0).capacity == soft_limit() - count_open()
 budget.acquire(5)
 child = os.fork()
@@ -443,7 +445,7 @@ print("ok")
 
 
 def test_a_changed_limit_is_followed() -> None:
-    """setrlimit(2) by the user: a raised limit lets those through who wait, a lowered one refuses who never can be served."""
+    """setrlimit(2) by the user: a raised limit lets those through who wait; a lowered one makes them wait, not for ever."""
     said = run_python(
         """
 import resource, threading, time
@@ -462,7 +464,7 @@ budget.acquire_nowait(whole - whole // 2 - 5)       # is noticed before anybody 
 said = []
 def wait():
     try: budget.acquire(20); said.append("served")
-    except DescriptorsSpentError as error: said.append("never" in str(error))
+    except DescriptorsSpentError as error: said.append(error)
 def until(condition):
     end = time.monotonic() + 20
     while not condition():
@@ -470,15 +472,19 @@ def until(condition):
         time.sleep(0.001)
 def line(): thread = threading.Thread(target=wait, daemon=True); thread.start(); until(lambda: budget.waiting); return thread
 thread = line(); limit(130); budget.statistics(); thread.join(20); assert not thread.is_alive()
-thread = line(); limit(20); budget.statistics(); thread.join(20)
-budget.release(budget.in_use)
+thread = line(); limit(20); budget.statistics()
+assert thread.is_alive() and budget.waiting == 1    # others still have theirs to give back
+budget.release(budget.in_use); thread.join(20); assert not thread.is_alive()
 limit(8)
 low = budget.statistics()
-assert low.available <= 8 and low.in_use == 0
+assert low.available == 0 and low.capacity <= 8 and low.in_use == 20
+budget.release(20)
+budget.acquire(20)                                  # nobody else has any: the kernel decides
+budget.release(20)
 print(said)
 """.replace("import resource", "import warnings; warnings.simplefilter('ignore'); import resource")
     )
-    assert said == "['served', True]"
+    assert said == "['served', 'served']"
 
 
 def test_a_full_process_still_gets_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,10 +609,10 @@ class _LosesWhatWasGiven(DescriptorBudget):
 
 
 class _LetsOvertake(DescriptorBudget):
-    def try_acquire(self, count: int = 1) -> bool:
+    def try_acquire(self, count: int = 1, *, warn: bool = True) -> bool:
         waiters, self._waiters = self._waiters, type(self._waiters)()
         try:
-            return super().try_acquire(count)
+            return super().try_acquire(count, warn=warn)
         finally:
             self._waiters = waiters
 
@@ -619,4 +625,7 @@ def test_the_machine_catches_a_seeded_defect(broken: type[DescriptorBudget]) -> 
         make = broken
 
     with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|flaky|Flaky|distinct"):
-        run_state_machine_as_test(Machine, settings=QUICK)
+        # It ends at the first failure; that many, so that it is found on every run.
+        run_state_machine_as_test(
+            Machine, settings=hypothesis_settings(QUICK, max_examples=3000, phases=[Phase.generate])
+        )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -897,6 +898,8 @@ class ManagerMachine(RuleBasedStateMachine):
 
 
 QUICK = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
+# For a defect that must be found on every run; it ends at the first failure.
+SEEDED = hypothesis_settings(QUICK, max_examples=2000, phases=[Phase.generate])
 TestManagerMachine = ManagerMachine.TestCase
 TestManagerMachine.settings = QUICK
 
@@ -936,4 +939,4 @@ def test_the_machine_catches_a_seeded_defect(
             self.manager.clean_up()
 
     with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|flaky|Flaky|distinct"):
-        run_state_machine_as_test(Machine, settings=QUICK)
+        run_state_machine_as_test(Machine, settings=SEEDED)

@@ -125,14 +125,19 @@ class Cloner:
     """Starts children one after the other, each as leader of its own process group.
 
     The first one costs more than by posix_spawn, every later one less. Not thread-safe; a thread that starts many keeps one.
+
+    Args:
+        keeps_handlers: Whether it may refer to this process's signal handlers, which is quicker; not where it lives as long
+            as something that a handler may refer to.
     """
 
-    __slots__ = ("_chain", "_dispositions", "_null_fd", "_sources", "_thread_id")
+    __slots__ = ("_chain", "_dispositions", "_keeps_handlers", "_null_fd", "_sources", "_thread_id")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_handlers: bool = True) -> None:
+        self._keeps_handlers = keeps_handlers
         self._null_fd = -1
         self._chain: _Chain | None = None
-        self._dispositions: list[int] = []
+        self._dispositions: list[Any] = []
         self._thread_id = 0
         self._sources: tuple[int, ...] = ()
 
@@ -156,9 +161,9 @@ class Cloner:
             OSError: No descriptor is left for ``/dev/null`` (EMFILE, ENFILE).
         """
         handlers = [*map(_signal.getsignal, _SIGNALS)]
-        # Their ids, because a handler may refer to anything, and must not live as long as this. That an id comes back for
+        # Their ids do where a handler, which may refer to anything, must not live as long as this. That an id comes back for
         # another function is no matter: what is caught is reset, whoever catches it.
-        dispositions = [*map(id, handlers)]
+        dispositions: list[Any] = handlers if self._keeps_handlers else [*map(id, handlers)]
         if dispositions != self._dispositions or _thread.get_ident() != self._thread_id:
             reset = [n for n, one in zip(_SIGNALS, handlers, strict=True) if _differs(n, one)]
             self._chain = _Chain(reset)

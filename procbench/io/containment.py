@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
+from procbench import linux
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import UnsupportedError
 from procbench.io.groups import ProcessState, lives, living_members, signal_group, signal_process, strayed_from
@@ -37,9 +38,8 @@ _CONTROLLERS: Final = ("freezer", "pids", "cpuacct", "")
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.02
 _LONGEST_WAIT_BUSY_S: Final = 0.2
-_WAIT_PER_LOOK: Final = (
-    4  # a look at a machine with many processes takes long; this keeps it from being all that is done
-)
+# A look at a machine with many processes takes long; this keeps it from being all that is done.
+_WAIT_PER_LOOK: Final = 4
 
 
 class Contained:
@@ -71,12 +71,8 @@ class Contained:
     def release(self) -> tuple[int, ...]:
         """Let go of what is left, after the child was reaped; return the pids of those that live on and can be seen."""
         left = tuple(one.pid for one in self._strayed or () if lives(one))
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
+        if not linux.is_group(self.pid):
             return left  # as nearly always
-        except PermissionError:
-            pass  # somebody else's by now: a set-user-id program
         return tuple(sorted({*left, *self.living()}))
 
 

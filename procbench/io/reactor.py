@@ -79,7 +79,7 @@ class Reactor:
         """Return what starts children that are contained like this."""
         found = self._starters.get(level)
         if found is None:
-            found = self._starters[level] = Starter(level, many=True, budget=shared_budget())
+            found = self._starters[level] = Starter(level, many=True, in_loop=True, budget=shared_budget())
         return found
 
     def arm(self, fd: int, event: int, handler: Callable[[], object]) -> None:

@@ -55,6 +55,7 @@ class Starter:
 
     Args:
         many: Whether it will begin many; costs what a ``Cloner`` keeps.
+        in_loop: Whether it belongs to an event loop, whose own handler of SIGINT refers to its tasks.
         limiter: Keeps each child to its share of CPUs and memory; ``None`` for children that may use any.
         level: How what each child starts is held together.
         budget: Whose permits a child's descriptors count against; ``None`` for none.
@@ -65,6 +66,7 @@ class Starter:
         level: ContainmentLevel = "group",
         *,
         many: bool = False,
+        in_loop: bool = False,
         limiter: ChildLimiter | None = None,
         budget: DescriptorBudget | None = None,
     ) -> None:
@@ -73,7 +75,7 @@ class Starter:
         self.reaper = Reaper()
         self.containment = GROUPS if level == "group" else Containment(level)
         self._spare = Spare()
-        self._cloner = Cloner() if many and clone.usable() else None
+        self._cloner = Cloner(keeps_handlers=not in_loop) if many and clone.usable() else None
 
     def close(self) -> None:
         """Give the descriptors back. Harmless when called twice."""

@@ -236,6 +236,8 @@ class Watch:
         self._forget(course.child.pidfd)
         feed = course.pipes.feed
         if feed is not None and feed.fd >= 0:
+            self.push(feed)  # so that it is told what became of the rest, whichever of the two events came first
+        if feed is not None and feed.fd >= 0:
             self._forget(feed.fd)
         kept = [intake.fd for intake in self._kept()]
         course.has_ended(None if course.pipes is NO_PIPES else self._reactor.buffer)
