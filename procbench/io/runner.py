@@ -19,7 +19,7 @@ from typing import Any, Literal
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.containment import ContainmentLevel, Ending
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order
@@ -290,7 +290,23 @@ class _Watch:
 
     def _reap(self) -> None:
         ending = self._course.ending()
-        if ending is not None:
-            while (wait_s := ending.step(time.monotonic())) is not None:
-                time.sleep(wait_s)
-        self._course.reap(ending)
+        if ending is None:
+            self._course.reap()
+            return
+        try:
+            self._see_through(ending)
+        except BaseException:  # an impatient Ctrl-C: the child is gone, and what it left behind has no more time
+            ending.kill_at_once()
+            self._see_through(ending)
+            raise
+        finally:
+            self._course.reap(ending)
+
+    def _see_through(self, ending: Ending) -> None:
+        runner = self._runner
+        wake = runner._address + ctypes.sizeof(linux.PollFd) * WAKE
+        while (wait_s := ending.step(time.monotonic())) is not None:
+            if runner.stop_asked == "kill":
+                self._course.obey("kill")
+            if linux.poll(wake, 1, math.ceil(wait_s * 1000)) > 0:
+                os.eventfd_read(self._polled[WAKE].fd)
