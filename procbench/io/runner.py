@@ -85,9 +85,10 @@ class ChildRunner:
         self.limiter = limiter
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
-        # It keeps them for as long as it is there, so it does not wait for them.
         if budget is not None and self._own_permits:
-            budget.acquire_nowait(self._own_permits, lasting=True, warn=False)
+            # Other runners' children end, but other runners may stay for ever.
+            at_most_s = 0.0 if fail_when_spent else None
+            budget.acquire(self._own_permits, at_most_s, lasting=True, patient=False, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
