@@ -228,11 +228,11 @@ class FileDescriptorManager:
             return held
         permits = len(NAMES[kind])
         if self.when_spent == "wait":
-            self.budget.acquire(permits, timeout)
+            self.budget.acquire(permits, timeout, lasting=True)
         else:
-            self.budget.acquire_nowait(permits)
+            self.budget.acquire_nowait(permits, lasting=True)
         with contextlib.ExitStack() as undo:
-            undo.callback(self.budget.release, permits)
+            undo.callback(self.budget.let_go, permits)
             held = self._opened(kind, key, opening)
             undo.callback(held.close)
             self._pools.lend(held)

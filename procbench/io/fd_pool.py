@@ -199,7 +199,7 @@ class FdPools:
         for pool in self._pools.values():  # the manager and every handle are gone, so nobody else is here
             for held in pool.take_idle(0):
                 held.close()
-                self.budget.release(held.permits)
+                self.budget.let_go(held.permits)
 
     def _lend(self, held: Held) -> None:
         held.users = len(held.fds)
@@ -239,7 +239,7 @@ class FdPools:
     def _renewed(self, held: Held) -> bool:
         if held.kind == "null":
             return True
-        if not self.budget.try_acquire(1):  # for a moment there is one more, which nobody shall lack
+        if not self.budget.try_acquire(1, lasting=True):  # for a moment there is one more, which nobody shall lack
             return False
         held.permits += 1
         renewed = held.renew()
@@ -265,7 +265,7 @@ class FdPools:
         surplus = held.permits - sum(fd != NOT_OPEN for fd in held.fds)
         if surplus:
             held.permits -= surplus
-            self.budget.release(surplus)
+            self.budget.let_go(surplus)
 
     def _sweep(self) -> None:
         while self._forgotten and self._lock.acquire(blocking=False):
