@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import resource
+import signal
 import subprocess
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import pytest
 from matplotlib.container import BarContainer, ErrorbarContainer
 
 from procbench.errors import InvalidInputError, ProcessGoneError
-from procbench.experiments import descriptors
+from procbench.experiments import descriptors, descriptors_limit
 from procbench.experiments.descriptors_leaks import hunt
 from procbench.experiments.descriptors_limit import FAIL, OFF, PATIENT, SETTINGS, WAIT, LimitedInterpreter, least_limit
 from procbench.experiments.descriptors_outcome import DescriptorsResult
@@ -209,7 +210,7 @@ def test_figures_and_tables_have_units(result):
         "file",
     ]
     assert [one.get_text() for one in costs.get_legend().get_texts()] == [ANEW, KEPT, BARE]
-    assert sum(isinstance(one, ErrorbarContainer) for one in costs.containers) == 2 * len(KINDS)
+    assert sum(isinstance(one, ErrorbarContainer) and one.has_xerr for one in costs.containers) == 2 * len(KINDS)
     assert [axes.get_xlabel() for axes in limits.figure.axes] == [
         "descriptors open at most",
         "share of the commands (%)",
@@ -294,9 +295,27 @@ def test_an_interpreter_that_ends_is_an_error_and_leaves_nothing():
     """Killed between two batches it is a typed error, not a wait for ever."""
     with LimitedInterpreter(64, 16, 10) as interpreter:
         assert interpreter.run(WAIT).done == 10
-        os.kill(interpreter.pid, 9)
+        os.kill(interpreter.pid, signal.SIGKILL)
         with pytest.raises(ProcessGoneError, match="64 descriptors"):
             interpreter.run(WAIT)
+
+
+def test_an_interpreter_that_ends_in_a_batch_is_an_error(monkeypatch):
+    def kill(interpreter: LimitedInterpreter) -> int:
+        os.kill(interpreter.pid, signal.SIGKILL)
+        return 0
+
+    monkeypatch.setattr(LimitedInterpreter, "_count_open", kill)
+    with LimitedInterpreter(64, 16, 5000) as interpreter, pytest.raises(ProcessGoneError, match="64 descriptors"):
+        interpreter.run(WAIT)
+
+
+def test_an_interpreter_that_says_nothing_is_an_error_and_is_ended(monkeypatch):
+    """One that stands still is not waited for for ever, and does not keep this process from its end."""
+    monkeypatch.setattr(descriptors_limit, "_PATIENCE_S", 0.05)
+    with pytest.raises(ProcessGoneError), LimitedInterpreter(64, 16, 10) as interpreter:
+        os.kill(interpreter.pid, signal.SIGSTOP)
+        interpreter.run(WAIT)
 
 
 def test_an_interrupt_ends_the_interpreter(monkeypatch):

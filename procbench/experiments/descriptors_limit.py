@@ -142,7 +142,7 @@ class LimitedInterpreter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:  # in the middle of a batch; what it runs ends by itself
-            self._process.terminate()
+            self._process.kill()
         with contextlib.suppress(BrokenPipeError):  # it did not read what it was asked
             self._requests.close()
         self._process.wait()
