@@ -313,9 +313,14 @@ def test_an_interpreter_that_ends_in_a_batch_is_an_error(monkeypatch):
 def test_an_interpreter_that_says_nothing_is_an_error_and_is_ended(monkeypatch):
     """One that stands still is not waited for for ever, and does not keep this process from its end."""
     monkeypatch.setattr(descriptors_limit, "_PATIENCE_S", 0.05)
-    with pytest.raises(ProcessGoneError), LimitedInterpreter(64, 16, 10) as interpreter:
-        os.kill(interpreter.pid, signal.SIGSTOP)
-        interpreter.run(WAIT)
+
+    def ask_one_that_stands_still() -> None:
+        with LimitedInterpreter(64, 16, 10) as interpreter:
+            os.kill(interpreter.pid, signal.SIGSTOP)
+            interpreter.run(WAIT)
+
+    with pytest.raises(ProcessGoneError):
+        ask_one_that_stands_still()
 
 
 def test_an_interrupt_ends_the_interpreter(monkeypatch):

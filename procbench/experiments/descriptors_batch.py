@@ -34,7 +34,7 @@ def answer(settings: RunSettings, tasks: int) -> dict[str, Any]:
     after = count_open()
     return {
         "done": sum(result.returncode == 0 for result in results),
-        "refused": sum(result.error is not None and result.error.errno in _SPENT for result in results),
+        "refused": sum(getattr(result.error, "errno", None) in _SPENT for result in results),
         "waits": shared_budget().statistics().waits - waits,
         "wall_s": wall_s,
         "left": (after or 0) - (before or 0),
