@@ -36,7 +36,7 @@ from procbench.io import fd_held
 from procbench.io.budget import DescriptorBudget, shared_budget
 from procbench.io.descriptors import DescriptorStatistics, FileDescriptorManager
 from procbench.io.fd_handle import FdHandle
-from procbench.io.fd_held import Held
+from procbench.io.fd_held import KINDS, Held
 from procbench.io.fd_pool import FdPools
 from tests.waiting import run_python, wait_until
 
@@ -54,7 +54,7 @@ def budget() -> Iterator[DescriptorBudget]:
 
 @pytest.fixture
 def manager(budget: DescriptorBudget) -> Iterator[FileDescriptorManager]:
-    with FileDescriptorManager(budget, when_spent="fail") as made:
+    with FileDescriptorManager(budget, when_spent="fail", reuse=KINDS) as made:
         yield made
 
 
@@ -750,7 +750,7 @@ def test_eight_threads_share_a_manager(budget: DescriptorBudget, text: Path) -> 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     errors: list[BaseException] = []
-    with FileDescriptorManager(budget, max_idle=3) as manager:
+    with FileDescriptorManager(budget, reuse=KINDS, max_idle=3) as manager:
 
         def work(seed: int) -> None:
             chance = random.Random(seed)
@@ -802,7 +802,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.budget = DescriptorBudget(7)
-        self.manager = self.make(self.budget, when_spent="fail", max_idle=2)
+        self.manager = self.make(self.budget, when_spent="fail", reuse=KINDS, max_idle=2)
         self.out: list[FdHandle] = []
         self.stale: list[FdHandle] = []
         self.copies: dict[int, bytes] = {}

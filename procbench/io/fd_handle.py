@@ -6,8 +6,10 @@ then. So a handle knows its generation: once closed it never reaches the kernel 
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from types import CodeType
+from typing import TYPE_CHECKING, Final
 
 from procbench.errors import StaleDescriptorError
 from procbench.io.fd_held import NOT_OPEN, Held, Kind
@@ -23,13 +25,11 @@ NAMES: Final[dict[Kind, tuple[str, ...]]] = {
 }
 
 
-class Loan(NamedTuple):
-    """What is known of a handle that is out."""
+Calls = tuple[tuple[CodeType, int], ...]
+"""Who called whom, the innermost first, each with its line; what is said of it is made when somebody asks."""
 
-    kind: Kind
-    fd: int
-    taken_s: float
-    where: str | None
+Loan = tuple[Kind, int, float, Calls | None]
+"""What is known of a handle that is out: its kind, its number, when it was taken, and by whom. A bare tuple, to cost little."""
 
 
 class FdHandle:
@@ -44,12 +44,12 @@ class FdHandle:
 
     __slots__ = ("__weakref__", "_end", "_held", "_pools", "generation", "kind")
 
-    def __init__(self, pools: FdPools, held: Held, end: int, where: str | None) -> None:
+    def __init__(self, pools: FdPools, held: Held, end: int, where: Calls | None) -> None:
         self._pools = pools
         self._end = end
         self.kind: Kind = held.kind
         self.generation = next(pools.generations)
-        pools.out[self.generation] = Loan(held.kind, held.fds[end], time.monotonic(), where)
+        pools.out[self.generation] = (held.kind, held.fds[end], time.monotonic(), where)
         self._held = held
 
     def fileno(self) -> int:
@@ -109,3 +109,8 @@ class FdHandle:
     def __del__(self) -> None:
         if (held := self._taken()) is not None:
             self._pools.take_back_forgotten(held, self._end, self.generation)
+
+
+def said(calls: Calls) -> str:
+    """Return who took a descriptor, for people."""
+    return " < ".join(f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}" for code, line in calls)
