@@ -772,5 +772,5 @@ def test_the_machine_catches_a_seeded_defect(broken: type[PermitLine]) -> None:
 
     # It ends at the first failure; the same on every run, and long enough that each defect is among it.
     thorough = hypothesis_settings(QUICK, max_examples=3000, phases=[Phase.generate], derandomize=True, database=None)
-    with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|flaky|Flaky|distinct"):
+    with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|are needed|flaky|Flaky|distinct"):
         run_state_machine_as_test(Machine, settings=thorough)

@@ -187,7 +187,9 @@ class DescriptorBudget:
             PermitReleaseError: Fewer are out; nothing has changed.
             InvalidInputError: ``count`` is no number of at least 1.
         """
-        self._give_back(count, lasting=False)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=False)
 
     def hold(self, count: int = 1) -> None:
         """Take lasting permits for what is opened in any case; never waits and is never refused.
@@ -199,7 +201,9 @@ class DescriptorBudget:
 
     def let_go(self, count: int = 1) -> None:
         """Give lasting permits back, as :meth:`release` does others."""
-        self._give_back(count, lasting=True)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=True)
 
     @property
     def capacity(self) -> int:
@@ -242,11 +246,6 @@ class DescriptorBudget:
         """
         with self._lock:
             self._keepers.add(keeper)
-
-    def _give_back(self, count: int, *, lasting: bool) -> None:
-        if type(count) is not int or count < 1:
-            checks.whole("count", count, 1)
-        self._line.give_back(count, lasting=lasting)
 
     def _enter_line(self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False) -> Waiter:
         """Stand in line, after those who keep idle ones were asked for them: nobody goes beyond the capacity for their sake."""
@@ -309,7 +308,7 @@ class DescriptorBudget:
         try:
             warnings.warn(message, DescriptorUsageWarning, stacklevel=4)
         except BaseException:  # warnings are errors: the caller gets this instead of its permits
-            self._give_back(count, lasting=lasting)
+            self._line.give_back(count, lasting=lasting)
             raise
 
 

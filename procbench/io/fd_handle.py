@@ -73,23 +73,17 @@ class FdHandle:
             StaleDescriptorError: The handle was closed already, or its number by somebody else; the kernel was told nothing.
             OSError: What close(2) says of a file that was written to.
         """
-        held = self._taken()
-        if held is None:
-            raise self._stale()
+        try:
+            held = self._held
+            del self._held  # one atomic step: of two threads that close at the same time one gets no further
+        except AttributeError:
+            raise self._stale() from None
         self._pools.take_back(held, self._end, self.generation)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return not hasattr(self, "_held")
-
-    def _taken(self) -> Held | None:
-        try:
-            held = self._held
-            del self._held  # one atomic step: of two threads that close at the same time one gets no further
-        except AttributeError:
-            return None
-        return held
 
     def _stale(self) -> StaleDescriptorError:
         name = NAMES[self.kind][self._end]
@@ -107,8 +101,8 @@ class FdHandle:
         self.close()
 
     def __del__(self) -> None:
-        if (held := self._taken()) is not None:
-            self._pools.take_back_forgotten(held, self._end, self.generation)
+        if hasattr(self, "_held"):
+            self._pools.take_back_forgotten(self._held, self._end, self.generation)
 
 
 def said(calls: Calls) -> str:

@@ -30,6 +30,8 @@ READ, WRITE = 0, 1
 NOT_OPEN: Final = -1
 ITS_OWN: Final = None  # the key of what is its borrower's alone
 
+_WHICH: Final = slice(1, 3)  # of a stat_result: the number of the file and of its device
+
 
 class Held:
     """One pipe, memory file, ``/dev/null`` or file: its descriptors, and what they were when they were opened."""
@@ -43,17 +45,15 @@ class Held:
         self.permits = len(fds)
         self.users = 0
         self.idle_since_s = 0.0
-        found = os.fstat(fds[0])
-        self.identity = found.st_dev, found.st_ino
+        self.identity = os.fstat(fds[0])[_WHICH]
         self.state = None if key is ITS_OWN else self._state(fds[0])
 
     def has(self, end: int) -> bool:
         """Return whether the number still means what was opened; somebody may have closed it, and another opened."""
         try:
-            found = os.fstat(self.fds[end])
+            return os.fstat(self.fds[end])[_WHICH] == self.identity
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self.identity
 
     def is_whole(self) -> bool:
         """Return whether every number still means what was opened."""

@@ -159,7 +159,7 @@ class FdPools:
             last = self._part(held, generation)
             mine = not last and self._leave(held, end)
         if last:
-            mine = self._settle(held, end)
+            mine = self._close(held, in_use=1) if held.key is ITS_OWN else self._settle(held, end)
         if self._forgotten:
             self._sweep()
         if not mine:
@@ -237,8 +237,6 @@ class FdPools:
 
     def _settle(self, held: Held, end: int) -> bool:
         """Keep what nobody uses any more for the next, or close it; return whether the number was still ours."""
-        if held.key is ITS_OWN:
-            return self._close(held, in_use=1)
         pool = self._pools[held.kind]
         kept, mine = False, held.has(end)
         try:
