@@ -472,13 +472,13 @@ def test_what_comes_back_while_somebody_waits_is_not_kept() -> None:
     budget = DescriptorBudget(1)
     with FileDescriptorManager(budget, reuse=KINDS) as manager:
         handle = manager.open_null()
-        thread = threading.Thread(target=budget.acquire)
+        thread = threading.Thread(target=lambda: budget.acquire(lasting=True))
         thread.start()
         wait_until(lambda: budget.waiting == 1)
         handle.close()
         thread.join(20)
         assert counters(manager, "null") == (1, 0, 1, 0, 0, 0)
-        budget.release()
+        budget.let_go()
 
 
 def test_idle_descriptors_keep_nobody_waiting() -> None:

@@ -117,7 +117,7 @@ class DescriptorBudget:
 
         Raises:
             DescriptorsSpentError: They did not come back in time, or a budget that was made for ``limit`` permits has fewer in
-                all; errno is EMFILE.
+                all, or fewer beside the lasting ones, which a child does not wait for; errno is EMFILE.
             DescriptorUsageWarning: Only where warnings are errors; no permit is kept then.
             InvalidInputError: ``count`` is no number of at least 1 or ``timeout`` none of at least 0.
         """
@@ -216,6 +216,11 @@ class DescriptorBudget:
         return self._line.in_use
 
     @property
+    def lasting(self) -> int:
+        """How many permits are out for as long as their owners like."""
+        return self._line.lasting
+
+    @property
     def waiting(self) -> int:
         """How many callers wait."""
         return self._line.waiting
@@ -253,6 +258,8 @@ class DescriptorBudget:
         if count > self._line.capacity and not self._line.beyond:
             raise self._spent(count, "and never can be had")
         self._ask_keepers()
+        if not (lasting or self._line.beyond) and count + self._line.lasting > self._line.capacity:
+            raise self._spent(count, f"and handles keep {self._line.lasting}, which may be for ever")
         return self._line.enter(count, wake, lasting=lasting)
 
     def _leave_line(self, waiter: Waiter, why_not: str, *, warn: bool) -> None:

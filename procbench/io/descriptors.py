@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final, Literal
 
 from procbench import linux
@@ -275,7 +275,7 @@ class FileDescriptorManager:
         if not self.trace:
             return None
         frame: FrameType | None = sys._getframe(2)
-        calls = []
+        calls: list[tuple[CodeType, int]] = []
         while frame is not None and len(calls) < _FRAMES:
             calls.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back

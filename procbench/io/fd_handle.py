@@ -6,8 +6,8 @@ then. So a handle knows its generation: once closed it never reaches the kernel 
 
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Final
 
@@ -107,4 +107,4 @@ class FdHandle:
 
 def said(calls: Calls) -> str:
     """Return who took a descriptor, for people."""
-    return " < ".join(f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}" for code, line in calls)
+    return " < ".join(f"{Path(code.co_filename).name}:{line} in {code.co_name}" for code, line in calls)

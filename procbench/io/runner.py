@@ -30,6 +30,7 @@ from procbench.memory.lease import PooledBuffer
 
 _LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 _WITHOUT_PIPES = 2
+_OWN_PATIENCE_S = 10.0  # to wait for what a runner keeps; longer may be for ever where a loop's own thread asks
 _SHARED_BUFFERS = 16  # children with pipes at a time, each in a thread of its own, before one needs memory of its own
 
 
@@ -84,9 +85,10 @@ class ChildRunner:
         self.limiter = limiter
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
-        # It keeps them for as long as it is there, so it does not wait for them.
         if budget is not None and self._own_permits:
-            budget.acquire_nowait(self._own_permits, lasting=True, warn=False)
+            # It waits for children that end, and not for what others keep as it does itself.
+            waits = not fail_when_spent and budget.lasting + self._own_permits <= budget.capacity
+            budget.acquire(self._own_permits, _OWN_PATIENCE_S if waits else 0, lasting=True, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
