@@ -242,6 +242,13 @@ def set_child_subreaper(enabled: bool) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def is_child_subreaper() -> bool:
+    """Return whether orphaned descendants fall to this process (prctl(2), Linux 3.4)."""
+    pr_get_child_subreaper = 37
+    enabled = ctypes.c_int()
+    return _held.prctl(pr_get_child_subreaper, ctypes.byref(enabled), 0, 0, 0) == 0 and bool(enabled.value)
+
+
 @contextlib.contextmanager
 def sigpipe_blocked() -> Iterator[None]:
     """Keep a write to a pipe that nobody reads from killing this process, whatever SIGPIPE's disposition is.

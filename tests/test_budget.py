@@ -790,5 +790,37 @@ def test_the_machine_catches_a_seeded_defect(broken: type[PermitLine]) -> None:
 
     # It ends at the first failure; the same on every run, and long enough that each defect is among it.
     thorough = hypothesis_settings(QUICK, max_examples=3000, phases=[Phase.generate], derandomize=True, database=None)
-    with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|are needed|flaky|Flaky|distinct"):
+    with pytest.raises(BaseException, match=r"assert|DID NOT RAISE|not served|would not wait|flaky|Flaky|distinct"):
         run_state_machine_as_test(Machine, settings=thorough)
+
+
+def test_who_is_impatient_waits_for_children_and_not_for_what_others_keep() -> None:
+    """Lasting permits: transient ones of others come back and are waited for; as soon as only kept ones could help, no more."""
+    budget = DescriptorBudget(10)
+    budget.acquire(8)
+    outcome: list[object] = []
+
+    def ask() -> None:
+        try:
+            budget.acquire(4, lasting=True, patient=False)
+        except DescriptorsSpentError as error:
+            outcome.append(error)
+        else:
+            outcome.append("served")
+
+    waits = threading.Thread(target=ask)
+    waits.start()
+    wait_until(lambda: budget.waiting == 1)
+    budget.release(8)
+    waits.join()
+    assert outcome == ["served"]
+    hopeless = threading.Thread(target=ask)
+    budget.acquire(6)
+    hopeless.start()
+    wait_until(lambda: budget.waiting == 1)
+    budget.hold(3)  # with the four above there will never be room for four more
+    hopeless.join()
+    assert isinstance(outcome[1], DescriptorsSpentError)
+    budget.release(6)
+    budget.let_go(7)
+    assert (budget.in_use, budget.waiting) == (0, 0)

@@ -104,7 +104,13 @@ class DescriptorBudget:
         self._fit(limit)
 
     def acquire(
-        self, count: int = 1, timeout: float | None = None, *, lasting: bool = False, warn: bool = True
+        self,
+        count: int = 1,
+        timeout: float | None = None,
+        *,
+        lasting: bool = False,
+        patient: bool = True,
+        warn: bool = True,
     ) -> None:
         """Take ``count`` permits in one step, and wait while there are too few.
 
@@ -113,11 +119,13 @@ class DescriptorBudget:
             timeout: Most seconds to wait, finite and at least 0; ``None`` for ever.
             lasting: Whether they are for what is kept for as long as somebody likes, as a user's handle is, and come back by
                 :meth:`let_go`. Who wants lasting ones waits for those of others; who wants them for a child does not.
+            patient: Whether to wait for lasting ones of others, which may never come back.
             warn: Whether to warn where four fifths of the budget are out. Not for children, which wait for one another by design.
 
         Raises:
-            DescriptorsSpentError: They did not come back in time, or a budget that was made for ``limit`` permits has fewer in
-                all, or fewer beside the lasting ones, which a child does not wait for; errno is EMFILE.
+            DescriptorsSpentError: They did not come back in time, or only from who may keep them for ever, or a budget that was
+                made for ``limit`` permits has fewer in all, or fewer beside the lasting ones, which a child does not wait for;
+                errno is EMFILE.
             DescriptorUsageWarning: Only where warnings are errors; no permit is kept then.
             InvalidInputError: ``count`` is no number of at least 1 or ``timeout`` none of at least 0.
         """
@@ -127,7 +135,7 @@ class DescriptorBudget:
             return
         asleep = threading.Lock()
         asleep.acquire()
-        waiter = self._enter_line(count, asleep.release, lasting=lasting)
+        waiter = self._enter_line(count, asleep.release, lasting=lasting, patient=patient)
         try:
             self._ask_keepers()  # again: what came back before it stood in line may be kept
             asleep.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
@@ -252,7 +260,9 @@ class DescriptorBudget:
         with self._lock:
             self._keepers.add(keeper)
 
-    def _enter_line(self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False) -> Waiter:
+    def _enter_line(
+        self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False, patient: bool = True
+    ) -> Waiter:
         """Stand in line, after those who keep idle ones were asked for them: nobody goes beyond the capacity for their sake."""
         self._follow()
         if count > self._line.capacity and not self._line.beyond:
@@ -260,7 +270,7 @@ class DescriptorBudget:
         self._ask_keepers()
         if not (lasting or self._line.beyond) and count + self._line.lasting > self._line.capacity:
             raise self._spent(count, f"and handles keep {self._line.lasting}, which may be for ever")
-        return self._line.enter(count, wake, lasting=lasting)
+        return self._line.enter(count, wake, lasting=lasting, patient=patient)
 
     def _leave_line(self, waiter: Waiter, why_not: str, *, warn: bool) -> None:
         if not self._line.leave(waiter):

@@ -15,14 +15,16 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Mapping
+import time
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 from procbench import linux
 from procbench.cpu.subgroups import Subgroups, members
 from procbench.errors import UnsupportedError
-from procbench.io.groups import living_members, signal_group, signal_process
+from procbench.io.groups import ProcessState, lives, living_members, signal_group, signal_process, strayed_from
 from procbench.io.orphans import Family, adopt, adopt_no_longer, new_mark
 
 ContainmentLevel = Literal["group", "subreaper", "cgroup"]
@@ -35,6 +37,9 @@ _CONTROLLERS: Final = ("freezer", "pids", "cpuacct", "")
 
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.02
+_LONGEST_WAIT_BUSY_S: Final = 0.2
+# A look at a machine with many processes takes long; this keeps it from being all that is done.
+_WAIT_PER_LOOK: Final = 4
 
 
 class Contained:
@@ -45,15 +50,18 @@ class Contained:
         pid: The child's process id, and its group's.
     """
 
-    __slots__ = ("pid",)
+    __slots__ = ("_strayed", "pid")
 
     level: ContainmentLevel = "group"
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self._strayed: list[ProcessState] | None = None
 
     def signal(self, number: int) -> None:
         """Send a signal to all of them. The child must not have been reaped."""
+        if self._strayed is None and number in _TO_END:
+            self._strayed = strayed_from(self.pid)  # once their parents are gone, nobody knows whose they were
         signal_group(self.pid, number)
 
     def living(self) -> list[int]:
@@ -61,8 +69,14 @@ class Contained:
         return living_members(self.pid)
 
     def release(self) -> tuple[int, ...]:
-        """Let go of what is left, after the child was reaped; return the pids of those that live on."""
-        return tuple(self.living()) if linux.is_group(self.pid) else ()  # nearly always nobody
+        """Let go of what is left, after the child was reaped; return the pids of those that live on and can be seen."""
+        left = tuple(one.pid for one in self._strayed or () if lives(one))
+        if not linux.is_group(self.pid):
+            return left  # as nearly always
+        return tuple(sorted({*left, *self.living()}))
+
+
+_TO_END: Final = frozenset({signal.SIGTERM, signal.SIGKILL})
 
 
 class _Adopted(Contained):
@@ -109,7 +123,7 @@ class _Grouped(Contained):
                     return
         held: list[tuple[int, int]] = []
         try:
-            for pid in members(self._folder):
+            for pid in members(self._folder) - {os.getpid()}:
                 with contextlib.suppress(OSError):
                     held.append((pid, os.pidfd_open(pid)))
             still = members(self._folder)  # so that each pidfd is that of a process in the group
@@ -143,21 +157,17 @@ class Containment:
     def __init__(self, level: ContainmentLevel = "group") -> None:
         self.level = level
         self._groups: Subgroups | None = None
-        self._open = False
+        self._give_back: Callable[[], object] = _nothing
         if level == "cgroup":
             self._groups = _writable_groups()
+            self._give_back = weakref.finalize(self, _in_process, os.getpid(), self._groups.close)
         elif level == "subreaper":
             adopt()
-        self._open = True
+            self._give_back = weakref.finalize(self, _in_process, os.getpid(), adopt_no_longer)
 
     def close(self) -> None:
-        """Give back what holding took; what lives on is let go of. Harmless when called twice."""
-        if self._open:
-            self._open = False
-            if self._groups is not None:
-                self._groups.close()
-            elif self.level == "subreaper":
-                adopt_no_longer()
+        """Give back what holding took; what lives on is let go of. Harmless when called twice; one forgotten closes itself."""
+        self._give_back()
 
     def prepare(self, env: Mapping[str, str] | None) -> Prepared:
         """Get ready for one child, which this thread starts next.
@@ -173,6 +183,15 @@ class Containment:
         if self._groups is None:
             return _Marked(new_mark(env))
         return (_Entered if self._groups.version == 1 else _Moved)(self._groups, new_mark(env))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _in_process(owner: int, give_back: Callable[[], None]) -> None:
+    if os.getpid() == owner:  # a fork's copy has nothing to give back: the cgroups are its parent's
+        give_back()
 
 
 class Prepared:
@@ -218,15 +237,24 @@ class _Entered(Prepared):
         try:
             self._move(self._folder)
         except BaseException:
-            groups.release(self._folder)
+            self.cancel()
             raise
 
     def contain(self, pid: int) -> Contained:
-        self._move(self._groups.own)
-        return _Grouped(pid, self._groups, self._folder)
+        contained = _Grouped(pid, self._groups, self._folder)
+        try:
+            self._move(self._groups.own)
+        except BaseException:
+            contained.signal(signal.SIGKILL)
+            self.cancel()
+            raise
+        return contained
 
     def cancel(self) -> None:
-        self._move(self._groups.own)
+        # First this thread alone: what is still inside when the group is released is moved out process by process, with all
+        # threads, and those of ours stand in the groups of their own children.
+        with contextlib.suppress(OSError):
+            self._move(self._groups.own)
         self._groups.release(self._folder)
 
     @staticmethod
@@ -254,6 +282,8 @@ class _Moved(Prepared):
                         procs.write_text(str(one))
                 inside |= new
         except BaseException:
+            for member in family.members(anywhere=True):
+                signal_process(member, signal.SIGKILL)
             self.cancel()
             raise
         return _Grouped(pid, self._groups, self._folder)
@@ -312,10 +342,17 @@ class Ending:
         self._give_up_at_s = 0.0
         self._wait_s = _FIRST_WAIT_S
 
+    def kill_at_once(self) -> None:
+        """Send SIGKILL in the next step, whenever it would have been due."""
+        self._kill_at_s = 0.0
+
     def step(self, now_s: float) -> float | None:
         """Do what is due, and return how many seconds to wait until the next step; ``None`` when it is over."""
-        if not self._contained.living():
+        began_s = time.monotonic()
+        # What a process forks while others are looked at may be missed, and that process be gone when its turn comes.
+        if not self._contained.living() and not self._contained.living():
             return None
+        look_s = time.monotonic() - began_s
         if self.killed and now_s >= self._give_up_at_s:
             return None
         if now_s >= self._kill_at_s:
@@ -327,4 +364,4 @@ class Ending:
             self._contained.signal(signal.SIGKILL)
         wait_s = self._wait_s
         self._wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-        return wait_s
+        return max(wait_s, min(_WAIT_PER_LOOK * look_s, _LONGEST_WAIT_BUSY_S))

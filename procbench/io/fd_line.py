@@ -19,9 +19,10 @@ from procbench.errors import PermitReleaseError
 class Waiter:
     """Somebody who wants permits that were not there at once, and how to tell them that they have them."""
 
-    __slots__ = ("count", "lasting", "served", "wake")
+    __slots__ = ("count", "lasting", "patient", "served", "wake")
 
-    def __init__(self, count: int, wake: Callable[[], object] | None, *, lasting: bool) -> None:
+    def __init__(self, count: int, wake: Callable[[], object] | None, *, lasting: bool, patient: bool = True) -> None:
+        self.patient: Final = patient
         self.count: Final = count
         self.wake: Final = wake
         self.lasting: Final = lasting
@@ -82,6 +83,8 @@ class PermitLine:
             self.in_use += count
             self.lasting += count
             self.peak = max(self.peak, self.in_use)
+            if self._waiters:
+                self._match()
 
     def give_back(self, count: int, *, lasting: bool) -> None:
         """Give permits back, to whoever has waited longest. Never waits; may be called from a finalizer.
@@ -107,15 +110,16 @@ class PermitLine:
             self.capacity = capacity
             self._match()
 
-    def enter(self, count: int, wake: Callable[[], object] | None, *, lasting: bool) -> Waiter:
+    def enter(self, count: int, wake: Callable[[], object] | None, *, lasting: bool, patient: bool = True) -> Waiter:
         """Stand in line, and perhaps be served at once.
 
         Args:
             count: How many are wanted.
             wake: Called, from any thread, when they are there; ``None`` for who leaves the line at once.
             lasting: Of which sort.
+            patient: Whether to wait for lasting ones of others; who does not is woken unserved where nothing else would help.
         """
-        waiter = Waiter(count, wake, lasting=lasting)
+        waiter = Waiter(count, wake, lasting=lasting, patient=patient)
         with self._lock:
             self._waiters.append(waiter)
             self._match()
@@ -143,6 +147,7 @@ class PermitLine:
             return  # a garbage collection inside the loop below brought permits back; the loop sees them
         self._matching = True
         try:
+            self._send_away()
             while (waiter := self._next()) is not None:
                 if not waiter.served:  # otherwise an interrupt came between its being served and its leaving
                     self.in_use += waiter.count
@@ -150,14 +155,17 @@ class PermitLine:
                         self.lasting += waiter.count
                     waiter.served = True
                     self.peak = max(self.peak, self.in_use)
-                if waiter.wake is not None:
-                    with contextlib.suppress(
-                        RuntimeError
-                    ):  # woken before, or its loop is closed and nobody waits there
-                        waiter.wake()
+                _wake(waiter)
                 self._waiters.remove(waiter)
         finally:
             self._matching = False
+
+    def _send_away(self) -> None:
+        """Wake those unserved who wait for nothing but what others keep, and do not want to."""
+        for waiter in [one for one in self._waiters if not (one.patient or one.served)]:
+            if self.lasting + waiter.count > self.capacity:
+                self._waiters.remove(waiter)
+                _wake(waiter)
 
     def _next(self) -> Waiter | None:
         """Return who is to be served now: the first, unless all that is out is lasting, and so is what the first wants."""
@@ -171,3 +179,9 @@ class PermitLine:
         if not self.in_use:
             return first
         return next((waiter for waiter in self._waiters if not (waiter.lasting or waiter.served)), None)
+
+
+def _wake(waiter: Waiter) -> None:
+    if waiter.wake is not None:
+        with contextlib.suppress(RuntimeError):  # woken before, or its loop is closed and nobody waits there
+            waiter.wake()
