@@ -535,6 +535,24 @@ def test_a_child_does_not_wait_for_what_somebody_keeps(follower: DescriptorBudge
     assert (follower.in_use, follower.statistics().lasting) == (0, 0)
 
 
+def test_a_child_that_kept_permits_leave_no_room_for_is_refused_at_once() -> None:
+    """L19: with a number of its own a budget goes not beyond it, so who would wait for handles, perhaps for ever, is told."""
+    budget = DescriptorBudget(10)
+    budget.acquire(8, lasting=True)
+    budget.acquire(2)
+    for ask in (budget.acquire, budget.acquire_nowait, lambda count: asyncio.run(budget.acquire_async(count))):
+        with pytest.raises(DescriptorsSpentError, match="handles keep 8"):
+            ask(3)
+    waiting = in_thread(lambda: budget.acquire(2))  # what is left suffices for this one
+    wait_until(lambda: budget.waiting == 1)
+    budget.release(2)
+    waiting.join(20)
+    assert not waiting.is_alive()
+    budget.release(2)
+    budget.let_go(8)
+    assert (budget.in_use, budget.lasting) == (0, 0)
+
+
 def test_who_wants_to_keep_some_waits_for_others_and_keeps_no_child_waiting(follower: DescriptorBudget) -> None:
     """A handle is waited for until another is closed; a child that comes later overtakes it, or both would wait for ever."""
     follower.acquire(10, lasting=True)

@@ -124,7 +124,8 @@ class DescriptorBudget:
 
         Raises:
             DescriptorsSpentError: They did not come back in time, or only from who may keep them for ever, or a budget that was
-                made for ``limit`` permits has fewer in all; errno is EMFILE.
+                made for ``limit`` permits has fewer in all, or fewer beside the lasting ones, which a child does not wait for;
+                errno is EMFILE.
             DescriptorUsageWarning: Only where warnings are errors; no permit is kept then.
             InvalidInputError: ``count`` is no number of at least 1 or ``timeout`` none of at least 0.
         """
@@ -194,7 +195,9 @@ class DescriptorBudget:
             PermitReleaseError: Fewer are out; nothing has changed.
             InvalidInputError: ``count`` is no number of at least 1.
         """
-        self._give_back(count, lasting=False)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=False)
 
     def hold(self, count: int = 1) -> None:
         """Take lasting permits for what is opened in any case; never waits and is never refused.
@@ -206,7 +209,9 @@ class DescriptorBudget:
 
     def let_go(self, count: int = 1) -> None:
         """Give lasting permits back, as :meth:`release` does others."""
-        self._give_back(count, lasting=True)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=True)
 
     @property
     def capacity(self) -> int:
@@ -217,6 +222,11 @@ class DescriptorBudget:
     def in_use(self) -> int:
         """How many permits are out."""
         return self._line.in_use
+
+    @property
+    def lasting(self) -> int:
+        """How many permits are out for as long as their owners like."""
+        return self._line.lasting
 
     @property
     def waiting(self) -> int:
@@ -250,11 +260,6 @@ class DescriptorBudget:
         with self._lock:
             self._keepers.add(keeper)
 
-    def _give_back(self, count: int, *, lasting: bool) -> None:
-        if type(count) is not int or count < 1:
-            checks.whole("count", count, 1)
-        self._line.give_back(count, lasting=lasting)
-
     def _enter_line(
         self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False, patient: bool = True
     ) -> Waiter:
@@ -263,6 +268,8 @@ class DescriptorBudget:
         if count > self._line.capacity and not self._line.beyond:
             raise self._spent(count, "and never can be had")
         self._ask_keepers()
+        if not (lasting or self._line.beyond) and count + self._line.lasting > self._line.capacity:
+            raise self._spent(count, f"and handles keep {self._line.lasting}, which may be for ever")
         return self._line.enter(count, wake, lasting=lasting, patient=patient)
 
     def _leave_line(self, waiter: Waiter, why_not: str, *, warn: bool) -> None:
@@ -318,7 +325,7 @@ class DescriptorBudget:
         try:
             warnings.warn(message, DescriptorUsageWarning, stacklevel=4)
         except BaseException:  # warnings are errors: the caller gets this instead of its permits
-            self._give_back(count, lasting=lasting)
+            self._line.give_back(count, lasting=lasting)
             raise
 
 
