@@ -38,7 +38,7 @@ from procbench.errors import (
 from procbench.io import budget as budget_module
 from procbench.io import fd_limit
 from procbench.io.budget import DescriptorBudget, shared_budget
-from procbench.io.fd_line import PermitLine
+from procbench.io.fd_line import PermitLine, Waiter
 from tests.waiting import run_python, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::procbench.errors.DescriptorUsageWarning")
@@ -212,9 +212,9 @@ def test_permits_that_come_back_inside_the_serving_go_on_at_once() -> None:
     """A garbage collection may release at any call, even of the one that wakes; who waits gets that too."""
     budget = DescriptorBudget(3)
     budget.acquire(3)
-    second = None
-    first = budget._enter_line(1, lambda: budget.release(2))
-    second = budget._enter_line(2, lambda: None)
+    first, second = Waiter(1, lambda: budget.release(2), lasting=False), Waiter(2, lambda: None, lasting=False)
+    budget._enter_line(first)
+    budget._enter_line(second)
     budget.release(1)
     assert first.served
     assert second.served
@@ -703,7 +703,9 @@ class BudgetMachine(RuleBasedStateMachine):
             with pytest.raises(DescriptorsSpentError):
                 self.budget.acquire(count, lasting=lasting)
             return
-        self.line.append((count, lasting, self.budget._line.enter(count, lambda: None, lasting=lasting)))
+        waiter = Waiter(count, lambda: None, lasting=lasting)
+        self.budget._line.enter(waiter)
+        self.line.append((count, lasting, waiter))
         self.settle()
 
     @precondition(lambda self: self.held)

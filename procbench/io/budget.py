@@ -17,7 +17,6 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -135,8 +134,9 @@ class DescriptorBudget:
             return
         asleep = threading.Lock()
         asleep.acquire()
-        waiter = self._enter_line(count, asleep.release, lasting=lasting, patient=patient)
+        waiter = Waiter(count, asleep.release, lasting=lasting, patient=patient)
         try:
+            self._enter_line(waiter)
             self._ask_keepers()  # again: what came back before it stood in line may be kept
             asleep.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         except BaseException:
@@ -155,8 +155,9 @@ class DescriptorBudget:
             return
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        waiter = self._enter_line(count, lambda: loop.call_soon_threadsafe(_settle, woken), lasting=lasting)
+        waiter = Waiter(count, lambda: loop.call_soon_threadsafe(_settle, woken), lasting=lasting)
         try:
+            self._enter_line(waiter)
             self._ask_keepers()
             await asyncio.wait([woken], timeout=timeout)
         except BaseException:
@@ -167,7 +168,8 @@ class DescriptorBudget:
     def acquire_nowait(self, count: int = 1, *, lasting: bool = False, warn: bool = True) -> None:
         """Take ``count`` permits that can be had now; otherwise as :meth:`acquire`."""
         if not self.try_acquire(count, lasting=lasting, warn=warn):
-            waiter = self._enter_line(count, None, lasting=lasting)
+            waiter = Waiter(count, None, lasting=lasting)
+            self._enter_line(waiter)
             self._leave_line(waiter, "and the caller would not wait", warn=warn)
 
     def try_acquire(self, count: int = 1, *, lasting: bool = False, warn: bool = True) -> bool:
@@ -260,17 +262,16 @@ class DescriptorBudget:
         with self._lock:
             self._keepers.add(keeper)
 
-    def _enter_line(
-        self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False, patient: bool = True
-    ) -> Waiter:
+    def _enter_line(self, waiter: Waiter) -> None:
         """Stand in line, after those who keep idle ones were asked for them: nobody goes beyond the capacity for their sake."""
         self._follow()
+        count, lasting = waiter.count, waiter.lasting
         if count > self._line.capacity and not self._line.beyond:
             raise self._spent(count, "and never can be had")
         self._ask_keepers()
         if not (lasting or self._line.beyond) and count + self._line.lasting > self._line.capacity:
             raise self._spent(count, f"and handles keep {self._line.lasting}, which may be for ever")
-        return self._line.enter(count, wake, lasting=lasting, patient=patient)
+        self._line.enter(waiter)
 
     def _leave_line(self, waiter: Waiter, why_not: str, *, warn: bool) -> None:
         if not self._line.leave(waiter):
