@@ -610,6 +610,26 @@ def test_an_orphan_between_two_parents_is_seen(marker: str, monkeypatch: pytest.
             child.kill()
 
 
+def test_an_orphan_that_is_kept_in_the_midst_of_an_exec_is_seen(marker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L05: on a busy machine an environment is empty for long; its owner waits for it, and the orphan is no stranger."""
+    mark = orphans.new_mark(None)
+    name, _, value = mark.decode().partition("=")
+    with subprocess.Popen(["sleep", marker], env={**os.environ, name: value}) as child:
+        try:
+            wait_until(lambda: sleepers(marker))
+            read, looks = Path.read_bytes, iter(range(20))
+
+            def late(path: Path) -> bytes:
+                return b"" if path.name == "environ" and next(looks, None) is not None else read(path)
+
+            monkeypatch.setattr(Path, "read_bytes", late)
+            monkeypatch.setattr(orphans, "_in_exec", lambda _: True, raising=False)
+            assert orphans.Family(2**22 + 2, mark)._carries_mark(child.pid)
+        finally:
+            monkeypatch.undo()
+            child.kill()
+
+
 def test_a_failing_start_gives_the_thread_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """L05: whatever is raised between getting ready and the start leaves no thread in the child's cgroup."""
     if available_levels()["cgroup"] is not None:
