@@ -135,9 +135,10 @@ class Family:
 
     def release(self) -> list[int]:
         """Reap those that have ended, after the child was reaped, and return the pids of those that live on."""
-        alive = reaped = True
+        alive: list[ProcessState] = []
+        reaped = True
         while reaped:  # one that ends hands its own children on, perhaps after the look
-            alive = reaped = False
+            alive, reaped = [], False
             for orphan in _adopted():
                 if _strays.get(orphan.pid) == orphan.started_ticks:
                     if orphan.ended:
@@ -147,9 +148,9 @@ class Family:
                     if orphan.ended:
                         reaped = _reap(orphan.pid) or reaped
                     else:
-                        alive = True
+                        alive.append(orphan)
         left = self.members() if alive else []
-        _strays.update((one.pid, one.started_ticks) for one in left)  # also what has ended since
+        _strays.update((one.pid, one.started_ticks) for one in (*alive, *left))  # also what has ended since
         return [one.pid for one in left if not one.ended]
 
     def _is_mine(self, process: ProcessState, *, adopted: bool) -> bool:
