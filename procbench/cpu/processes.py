@@ -62,8 +62,20 @@ def stat_fields(place: Path) -> list[bytes]:
 
     Source: proc_pid_stat(5), prctl(2), "PR_SET_NAME".
     """
-    text = (place / "stat").read_bytes()
-    return text[text.rindex(b")") + 2 :].split()
+    return stat_words((place / "stat").read_bytes())
+
+
+def stat_words(text: bytes, most: int = -1) -> list[bytes]:
+    """Return the words behind the command's name in what a ``stat`` says, as :func:`stat_fields`.
+
+    Args:
+        text: All of it.
+        most: Words to take apart, the rest staying one; -1 for all of some fifty.
+
+    Raises:
+        ValueError: No parenthesis is in it, so that it is nothing that the kernel wrote.
+    """
+    return text[text.rindex(b")") + 2 :].split(None, most)
 
 
 def read_stat(pid: int, tid: int | None = None, proc: Path = PROC) -> ProcessStat:

@@ -6,8 +6,8 @@ offer is None, with the reason beside it where a person would ask for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 SYSTEM_ROOT = Path("/")
@@ -97,6 +97,10 @@ class CpuTimes:
     steal_ticks: int
 
 
+_TIMES = len(fields(CpuTimes))
+_all_ticks = attrgetter(*(field.name for field in fields(CpuTimes)))
+
+
 @dataclass(frozen=True, slots=True)
 class CpuShares:
     """What all CPUs together spent their time on between two readings; shares of 0 to 1.
@@ -125,7 +129,7 @@ def read_pressure(root: Path = SYSTEM_ROOT) -> Pressure:
     for resource in RESOURCES:
         path = root / "proc/pressure" / resource
         try:
-            found[resource] = _parse_pressure(path.read_text())
+            found[resource] = parse_pressure(path.read_text())
         except OSError as error:
             missing.append(
                 f"{resource}: {path}: {error.strerror} (needs CONFIG_PSI, and psi=1 where it is off at boot)"
@@ -159,11 +163,25 @@ def read_cpu_times(root: Path = SYSTEM_ROOT) -> CpuTimes | None:
     Source: proc_stat(5).
     """
     try:
-        name, *ticks = (root / "proc/stat").read_text().partition("\n")[0].split()
-        wanted = [int(tick) for tick in ticks[: len(fields(CpuTimes))]]
-        return CpuTimes(*wanted) if name == "cpu" and len(wanted) == len(fields(CpuTimes)) else None
-    except (OSError, ValueError):
+        return parse_cpu_times((root / "proc/stat").read_bytes()).get("cpu")
+    except OSError:
         return None
+
+
+def parse_cpu_times(text: bytes) -> dict[str, CpuTimes]:
+    """Return what ``/proc/stat`` says of all CPUs, as ``cpu``, and of each that is online, as ``cpu0``, ``cpu1`` and so on.
+
+    A line in another form is left out.
+    """
+    found = {}
+    for line in text.partition(b"\nintr")[0].split(b"\n"):
+        name, *ticks = line.split(None, _TIMES + 1)[: _TIMES + 1] or [b""]
+        if name.startswith(b"cpu") and len(ticks) == _TIMES:
+            try:
+                found[name.decode("ascii")] = CpuTimes(*map(int, ticks))
+            except ValueError:
+                continue
+    return found
 
 
 def share_between(first: CpuTimes, second: CpuTimes) -> CpuShares | None:
@@ -177,17 +195,21 @@ def share_between(first: CpuTimes, second: CpuTimes) -> CpuShares | None:
         The shares; None if no tick passed, or if a counter went backwards, which the kernel allows for ``iowait`` and
         which a CPU going offline or a restored virtual machine can bring about for all of them.
     """
-    spent = CpuTimes(*(after - before for before, after in zip(astuple(first), astuple(second), strict=True)))
-    ticks: Sequence[int] = astuple(spent)
+    ticks = [after - before for before, after in zip(_all_ticks(first), _all_ticks(second), strict=True)]
     total = sum(ticks)
     if min(ticks) < 0 or total == 0:
         return None
-    waiting = spent.idle_ticks + spent.iowait_ticks + spent.steal_ticks
-    return CpuShares((total - waiting) / total, spent.steal_ticks / total, spent.iowait_ticks / total)
+    _user, _nice, _system, idle, iowait, _irq, _softirq, steal = ticks
+    return CpuShares((total - idle - iowait - steal) / total, steal / total, iowait / total)
 
 
-def _parse_pressure(text: str) -> ResourcePressure:
-    """Read lines such as ``some avg10=0.12 avg60=0.05 avg300=0.01 total=12345``."""
+def parse_pressure(text: str) -> ResourcePressure:
+    """Read lines such as ``some avg10=0.12 avg60=0.05 avg300=0.01 total=12345``.
+
+    Raises:
+        ValueError: They are none such.
+        KeyError: One of the four is missing, or the first line.
+    """
     stalls: dict[str, Stall] = {}
     for line in text.splitlines():
         kind, *pairs = line.split()
