@@ -174,6 +174,34 @@ def host(as_json: Annotated[bool, typer.Option("--json", help="Facts and warning
     return 0
 
 
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+    short_help="Watch this machine, and a command that runs meanwhile.",
+)
+def monitor(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND", hidden=True)] = None,
+    interval: Annotated[float, typer.Option(metavar="S", help="Seconds from one sample to the next.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="Seconds until it ends, the command too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep all samples: a .parquet or .csv file, written at the end.")
+    ] = None,
+    openmetrics: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="Let Prometheus ask, on 127.0.0.1 only; with 0 the system chooses."),
+    ] = None,
+) -> int:
+    """Watch CPUs, memory, disks, network, processes and stalls, and what COMMAND and all that it starts use of them.
+
+    On a terminal a table is painted anew at each sample, elsewhere a line is written; with COMMAND to standard error. At the end
+    comes a summary on standard error. Exit status: that of COMMAND, 128 and the signal that ended it, 127 or 126 if it could not
+    be started, 124 if its time was up; without one 0, also after Ctrl-C. COMMAND cannot read from the terminal.
+    """
+    from procbench.views.monitored import watch
+
+    _must_be_seconds(duration, "--duration")
+    return watch(command or (), interval_s=interval, duration_s=duration, out=out, port=openmetrics)
+
+
 @app.command(short_help="Open JupyterLab on the notebooks, on this machine only.")
 def lab(
     folder: Annotated[

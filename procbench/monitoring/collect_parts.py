@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from typing import Any, Final, Protocol
@@ -27,6 +28,8 @@ _UNITS: Final = {
     "_percent": "%",
     "_share": "share",
 }
+_MAY_BE_NUMBER: Final = re.compile(r"\b(int|float)\b")
+_Words = tuple[str, ...]
 
 
 class Part(Protocol):
@@ -43,7 +46,7 @@ class PartCollector:
     ``None`` is NaN, with that for a reason. Text is left out.
 
     Args:
-        name: The part's name, as the collector's.
+        name: What it is called, and the collector too.
         part: Who has the statistics. They are asked for in a monitor's thread.
         totals: Fields that only grow, so that a monitor makes rates of them.
     """
@@ -59,11 +62,11 @@ class PartCollector:
         """Return all numbers of the statistics."""
         values: dict[str, float] = {}
         self._missing = {}
-        for field, keys, value in _leaves(self._part.statistics(), "", ()):
+        for path, keys, value in _leaves(self._part.statistics(), (), ()):
+            field = "_".join(path)
             word, unit = _unit_of(field)
             if word not in self.metrics:
-                leaf_is_total = self._is_total(field, value)
-                self.metrics[word] = Metric(unit, counter=leaf_is_total, help=f"{field} of {self.name}", label="of")
+                self.metrics[word] = Metric(unit, path[-1] in self._totals, f"{field} of {self.name}", "of")
             name = f"{word}[{','.join(keys)}]" if keys else word
             values[name] = math.nan if value is None else float(value)
             if value is None:
@@ -74,23 +77,22 @@ class PartCollector:
         """Return which metrics the part says nothing of."""
         return dict(self._missing)
 
-    def _is_total(self, field: str, value: float | None) -> bool:
-        return not isinstance(value, bool) and (field in self._totals or field.rpartition("_")[2] == "count")
 
-
-def _leaves(value: Any, field: str, keys: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], float | None]]:
-    """Yield each number with its field, joined to those around it, and the keys on the way to it."""
+def _leaves(value: Any, path: _Words, keys: _Words) -> Iterator[tuple[_Words, _Words, float | None]]:
+    """Yield each number with the fields and the keys on the way to it; None only where a number could be."""
     if dataclasses.is_dataclass(value):
-        for inner in dataclasses.fields(value):
-            yield from _leaves(getattr(value, inner.name), f"{field}_{inner.name}".lstrip("_"), keys)
+        for field in dataclasses.fields(value):
+            inside = getattr(value, field.name)
+            if inside is not None or _MAY_BE_NUMBER.search(str(field.type)):
+                yield from _leaves(inside, (*path, field.name), keys)
     elif isinstance(value, Mapping):
         for key, inside in value.items():
-            yield from _leaves(inside, field, (*keys, str(key)))
+            yield from _leaves(inside, path, (*keys, str(key)))
     elif isinstance(value, (tuple, list)):
         for place, inside in enumerate(value):
-            yield from _leaves(inside, field, (*keys, str(place)))
-    elif field and (value is None or isinstance(value, Real)):
-        yield field, keys, None if value is None else float(value)
+            yield from _leaves(inside, path, (*keys, str(place)))
+    elif path and (value is None or isinstance(value, Real)):
+        yield path, keys, None if value is None else float(value)
 
 
 def _unit_of(field: str) -> tuple[str, str]:
