@@ -153,7 +153,7 @@ class ProcessesCollector:
 
     name = "processes"
     metrics: ClassVar = {
-        "total": Metric("processes", help="Processes, zombies included"),
+        "count": Metric("processes", help="Processes, zombies included"),
         "running": Metric("processes", help="Processes whose first thread runs or could run"),
         "zombie": Metric("processes", help="Processes that have ended and were not waited for"),
         "vanished": Metric("processes", help="Processes that ended between being listed and being read"),
@@ -178,7 +178,7 @@ class ProcessesCollector:
         count = len(states)
         pages = sum(row.memory_pages for row in look.rows.values())
         return {
-            "total": count,
+            "count": count,
             "running": states.count(b"R"),
             "zombie": states.count(b"Z"),
             "vanished": look.vanished,
