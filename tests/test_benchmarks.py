@@ -36,3 +36,13 @@ def test_a_way_that_lost_bytes_or_a_child_is_not_measured(got: list[tuple[int, o
     way = streams._timed(lambda *_: got, ["true"], 1, 1, 6)
     with pytest.raises(AssertionError, match="children came"):
         way()
+
+
+def test_what_watching_costs_is_measured_in_three_tables():
+    """Both ways of sampling find something, and every ratio has its verdict."""
+    code = "from benchmarks import monitoring as m; m.SAMPLES, m.INTERVAL_S = 1, 0.1; m.report(1, 5, 20)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [done.stdout.count(f"{word}; wanted") for word in ("of psutil", "of one CPU", "slower")] == [1, 1, 1]
