@@ -27,19 +27,22 @@ WANTED_OF_PSUTIL, WANTED_SHARE, WANTED_SLOWER = 0.2, 0.01, 0.01
 
 def report(rounds: int, count: int, processes: int = PROCESSES) -> None:
     """Measure and print the three tables."""
-    with others(processes):
-        _samples(rounds)
-        _running(rounds)
+    with others(processes) as pid:
+        _samples(rounds, pid)
+        _running(rounds, pid)
     _batch(rounds, count)
 
 
 @contextlib.contextmanager
-def others(processes: int) -> Iterator[None]:
-    """Have so many processes on the machine, with those that are there already."""
+def others(processes: int) -> Iterator[int]:
+    """Have so many processes on the machine, with those that are there already; yield one that has no descendants.
+
+    They are not what is watched as a tree: what each descendant reads and writes costs one more file.
+    """
     missing = max(0, processes - len(psutil.pids()))
-    children = [subprocess.Popen(["sleep", "86400"]) for _ in range(missing)]
+    children = [subprocess.Popen(["sleep", "86400"]) for _ in range(missing + 1)]
     try:
-        yield
+        yield children[0].pid
     finally:
         for child in children:
             child.kill()
@@ -70,8 +73,8 @@ def by_psutil() -> dict[str, float]:
         zombie += status == psutil.STATUS_ZOMBIE
         busy += times.user + times.system
         pages += resident
-    for pid in parents:
-        above = parents[pid]
+    for parent in parents.values():
+        above = parent
         while above and above != os.getpid():
             above = parents.get(above, 0)
         descendants += bool(above)
@@ -81,19 +84,10 @@ def by_psutil() -> dict[str, float]:
     }  # fmt: skip
 
 
-def by_psutil_with_storage() -> dict[str, float]:
-    """Return those, and what each descendant read and wrote, as the tree's collector does."""
-    found = by_psutil()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            found["written"] = found.get("written", 0) + child.io_counters().write_bytes
-    return found
-
-
-def _samples(rounds: int) -> None:
+def _samples(rounds: int, pid: int) -> None:
     print(f"\none sample beside {len(psutil.pids())} processes, CPU time")
-    monitor = PerformanceMonitor(INTERVAL_S, default_collectors())
-    ways: dict[str, Callable[[], object]] = {"procbench": monitor.sample, "psutil": by_psutil_with_storage}
+    monitor = PerformanceMonitor(INTERVAL_S, default_collectors(tree_of=pid))
+    ways: dict[str, Callable[[], object]] = {"procbench": monitor.sample, "psutil": by_psutil}
     costs: dict[str, list[float]] = {name: [] for name in ways}
     order = list(ways)
     for way in ways.values():
@@ -123,11 +117,11 @@ def _cpu_s(way: Callable[[], object]) -> float:
     return spent / SAMPLES
 
 
-def _running(rounds: int) -> None:
+def _running(rounds: int, pid: int) -> None:
     print(f"\na monitor at {1 / INTERVAL_S:g} Hz beside {len(psutil.pids())} processes, CPU time of all its threads")
     shares = []
     for _ in range(rounds):
-        monitor = PerformanceMonitor(INTERVAL_S, default_collectors())
+        monitor = PerformanceMonitor(INTERVAL_S, default_collectors(tree_of=pid))
         monitor.start()
         time.sleep(INTERVAL_S / 2)  # the first sample opens the files
         before, began = time.process_time(), time.perf_counter()
