@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import resource
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,11 @@ PLACE: Final = "{}"
 STANDARD_INPUT: Final = "-"
 """What people write for standard input where a file is expected."""
 
+_RESERVED: Final = frozenset(
+    "case coproc do done elif else esac fi for function if in select then time until while".split()
+)
+"""Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
+
 _SECRET = re.compile(r"token|secret|passw(or)?d|(^|[-_])key$", re.IGNORECASE)
 _HIDDEN = "***"
 
@@ -33,11 +39,14 @@ LONGEST_ARGUMENT: Final = 128 * 1024 - 1
 LONGEST_COMMAND: Final = 6 * 1024 * 1024
 """Bytes of all arguments together that Linux takes at most, whatever the limit of the stack (execve(2))."""
 
+_LEAST_ROOM: Final = 128 * 1024  # ARG_MAX of linux/limits.h: there is as much however low the limit of the stack is
+_HEADROOM: Final = 8 * 1024  # for the program's path and its interpreter's, which the kernel adds, and some variables more
+_POINTER: Final = 8
 _CHUNK = 64 * 1024
 
 
 def read_batch(
-    command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False
+    command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False, args_per_task: int = 1
 ) -> list[list[str]]:
     """Return the commands of a batch as a person asked for them.
 
@@ -46,6 +55,7 @@ def read_batch(
         each: File of arguments; ``None`` is standard input.
         commands: File of commands; ``None`` where there is a ``command``.
         null: A NUL ends each argument, not a line end.
+        args_per_task: How many arguments one command gets.
 
     Raises:
         InvalidInputError: It is not clear what to run, or a line makes no sense.
@@ -57,6 +67,8 @@ def read_batch(
     if commands is not None:
         if null:
             raise InvalidInputError("--null is for arguments, and --commands brings lines; leave one of them out")
+        if args_per_task > 1:
+            raise InvalidInputError("--args-per-task is for arguments, and --commands brings whole commands; leave one out")
         if command or each is not None:
             other = "a COMMAND" if command else "--each"
             raise InvalidInputError(f"--commands brings whole commands; leave {other} out, or --commands")
@@ -67,7 +79,10 @@ def read_batch(
         )
     if not command[0]:
         raise InvalidInputError("the COMMAND's first word, its program, is empty")
-    return each_argument(command, STANDARD_INPUT if each is None else each, null=null)
+    source = STANDARD_INPUT if each is None else each
+    if args_per_task == 1:
+        return each_argument(command, source, null=null)
+    return some_arguments(command, args_per_task, source, null=null)
 
 
 def read_priorities(source: str, count: int) -> list[Priority]:
@@ -126,6 +141,66 @@ def each_argument(template: Sequence[str], source: str = STANDARD_INPUT, *, null
     return _not_empty(commands, source, "an argument")
 
 
+def some_arguments(
+    template: Sequence[str], most: int, source: str = STANDARD_INPUT, *, null: bool = False
+) -> list[list[str]]:
+    """Return commands with several arguments each, as ``xargs -n`` makes them, none of them longer than Linux takes.
+
+    Args:
+        template: The command; a ``{}`` that stands alone in it becomes all of a command's arguments.
+        most: How many arguments a command gets, unless it would be too long or there are no more.
+        source: The file, as for ``each_argument``.
+        null: As for ``each_argument``.
+
+    Raises:
+        InvalidInputError: As for ``each_argument``; a ``{}`` stands inside a word; or not even one argument has room.
+        OSError: The file cannot be read.
+    """
+    parts = list(template) if PLACE in template else [*template, PLACE]
+    inside = next((part for part in parts if PLACE in part and part != PLACE), None)
+    if inside is not None:
+        raise InvalidInputError(
+            f"{{}} stands inside the word {inside!r}, and cannot become {most} arguments there; "
+            "let it stand alone, or leave --args-per-task out"
+        )
+    places = parts.count(PLACE)
+    room = room_for_arguments() - sum(_size(part) for part in parts if part != PLACE)
+    commands: list[list[str]] = []
+    taken: list[str] = []
+    left = room
+    for argument in filter(None, _arguments(source, null)):
+        size = places * _size(argument)
+        if size > room:
+            raise InvalidInputError(f"the command is longer than Linux takes, even with {argument[:80]!r} alone")
+        if len(taken) == most or size > left:
+            commands.append(_filled(parts, taken))
+            taken, left = [], room
+        taken.append(argument)
+        left -= size
+    if taken:
+        commands.append(_filled(parts, taken))
+    return _not_empty(commands, source, "an argument")
+
+
+def room_for_arguments() -> int:
+    """Return how many bytes of arguments a command may have beside this process's environment, pointers counted in.
+
+    Source: ``bprm_stack_limits`` in Linux' fs/exec.c: a quarter of the limit of the stack, at least 128 KiB, at most 6 MiB.
+    """
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    room = LONGEST_COMMAND if stack == resource.RLIM_INFINITY else min(stack // 4, LONGEST_COMMAND)
+    environment = sum(len(name) + len(value) + 2 + _POINTER for name, value in os.environb.items())
+    return max(room, _LEAST_ROOM) - environment - _HEADROOM
+
+
+def _size(argument: str) -> int:
+    return len(os.fsencode(argument)) + 1 + _POINTER
+
+
+def _filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    return [word for part in parts for word in (arguments if part == PLACE else [part])]
+
+
 def _arguments(source: str, null: bool) -> Iterator[str]:
     for number, raw in _records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
         if b"\0" in raw:
@@ -168,6 +243,15 @@ def command_lines(source: str) -> list[list[str]]:
             raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
         commands.append(argv)
     return _not_empty(commands, source, "a command")
+
+
+def shell_line(argv: Iterable[str | bytes]) -> bytes:
+    """Return a command as a shell would need it to run just that: ``sh -c`` of it gives the program these arguments."""
+    program, *arguments = [os.fsdecode(word) for word in argv] or [""]
+    first = shlex.quote(program)
+    if first == program and (program in _RESERVED or "=" in program):  # a shell's own word, or an assignment
+        first = f"'{program}'"
+    return os.fsencode(" ".join([first, *map(shlex.quote, arguments)]))
 
 
 def without_secrets(argv: Iterable[str]) -> list[str]:
