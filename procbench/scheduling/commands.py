@@ -13,10 +13,11 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
+from procbench.io.command import Argument
 
 PLACE: Final = "{}"
 """Where an argument goes in a command; without one it becomes the last argument."""
@@ -25,7 +26,24 @@ STANDARD_INPUT: Final = "-"
 """What people write for standard input where a file is expected."""
 
 _RESERVED: Final = frozenset(
-    "case coproc do done elif else esac fi for function if in select then time until while".split()
+    (
+        "case",
+        "coproc",
+        "do",
+        "done",
+        "elif",
+        "else",
+        "esac",
+        "fi",
+        "for",
+        "function",
+        "if",
+        "in",
+        "select",
+        "then",
+        "time",
+    )
+    + ("until", "while")
 )
 """Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
 
@@ -40,14 +58,34 @@ LONGEST_COMMAND: Final = 6 * 1024 * 1024
 """Bytes of all arguments together that Linux takes at most, whatever the limit of the stack (execve(2))."""
 
 _LEAST_ROOM: Final = 128 * 1024  # ARG_MAX of linux/limits.h: there is as much however low the limit of the stack is
-_HEADROOM: Final = 8 * 1024  # for the program's path and its interpreter's, which the kernel adds, and some variables more
+_HEADROOM: Final = (
+    8 * 1024
+)  # for the program's path and its interpreter's, which the kernel adds, and some variables more
 _POINTER: Final = 8
 _CHUNK = 64 * 1024
 
 
+class Commands(NamedTuple):
+    """The commands of a batch, in their order.
+
+    Attributes:
+        argvs: The commands.
+        arguments: What each was made from; ``None`` where they came as whole commands.
+    """
+
+    argvs: list[list[str]]
+    arguments: list[list[str]] | None
+
+    def tag(self, number: int) -> str:
+        """Return what tells a command, by its number from 0, from the others: its arguments, or all of it."""
+        if self.arguments is None:
+            return os.fsdecode(shell_line(self.argvs[number]))
+        return " ".join(self.arguments[number])
+
+
 def read_batch(
     command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False, args_per_task: int = 1
-) -> list[list[str]]:
+) -> Commands:
     """Return the commands of a batch as a person asked for them.
 
     Args:
@@ -68,11 +106,13 @@ def read_batch(
         if null:
             raise InvalidInputError("--null is for arguments, and --commands brings lines; leave one of them out")
         if args_per_task > 1:
-            raise InvalidInputError("--args-per-task is for arguments, and --commands brings whole commands; leave one out")
+            raise InvalidInputError(
+                "--args-per-task is for arguments, and --commands brings whole commands; leave one out"
+            )
         if command or each is not None:
             other = "a COMMAND" if command else "--each"
             raise InvalidInputError(f"--commands brings whole commands; leave {other} out, or --commands")
-        return command_lines(commands)
+        return Commands(command_lines(commands), None)
     if not command:
         raise InvalidInputError(
             "there is nothing to run: give a COMMAND (ls | procbench run -- gzip -k) or --commands FILE"
@@ -80,9 +120,10 @@ def read_batch(
     if not command[0]:
         raise InvalidInputError("the COMMAND's first word, its program, is empty")
     source = STANDARD_INPUT if each is None else each
-    if args_per_task == 1:
-        return each_argument(command, source, null=null)
-    return some_arguments(command, args_per_task, source, null=null)
+    if args_per_task > 1:
+        return some_arguments(command, args_per_task, source, null=null)
+    arguments = _arguments(source, null)
+    return Commands(_each(command, arguments), [[argument] for argument in arguments])
 
 
 def read_priorities(source: str, count: int) -> list[Priority]:
@@ -133,17 +174,16 @@ def each_argument(template: Sequence[str], source: str = STANDARD_INPUT, *, null
             terminal; names file and line.
         OSError: The file cannot be read.
     """
+    return _each(template, _arguments(source, null))
+
+
+def _each(template: Sequence[str], arguments: Iterable[str]) -> list[list[str]]:
     has_place = any(PLACE in part for part in template)
-    operand = [] if has_place else [PLACE]
-    commands = [
-        [part.replace(PLACE, line) for part in (*template, *operand)] for line in _arguments(source, null) if line
-    ]
-    return _not_empty(commands, source, "an argument")
+    parts = template if has_place else [*template, PLACE]
+    return [[part.replace(PLACE, argument) for part in parts] for argument in arguments]
 
 
-def some_arguments(
-    template: Sequence[str], most: int, source: str = STANDARD_INPUT, *, null: bool = False
-) -> list[list[str]]:
+def some_arguments(template: Sequence[str], most: int, source: str = STANDARD_INPUT, *, null: bool = False) -> Commands:
     """Return commands with several arguments each, as ``xargs -n`` makes them, none of them longer than Linux takes.
 
     Args:
@@ -165,21 +205,18 @@ def some_arguments(
         )
     places = parts.count(PLACE)
     room = room_for_arguments() - sum(_size(part) for part in parts if part != PLACE)
-    commands: list[list[str]] = []
-    taken: list[str] = []
+    groups: list[list[str]] = [[]]
     left = room
-    for argument in filter(None, _arguments(source, null)):
+    for argument in _arguments(source, null):
         size = places * _size(argument)
         if size > room:
             raise InvalidInputError(f"the command is longer than Linux takes, even with {argument[:80]!r} alone")
-        if len(taken) == most or size > left:
-            commands.append(_filled(parts, taken))
-            taken, left = [], room
-        taken.append(argument)
+        if groups[-1] and (len(groups[-1]) == most or size > left):
+            groups.append([])
+            left = room
+        groups[-1].append(argument)
         left -= size
-    if taken:
-        commands.append(_filled(parts, taken))
-    return _not_empty(commands, source, "an argument")
+    return Commands([_filled(parts, group) for group in groups], groups)
 
 
 def room_for_arguments() -> int:
@@ -201,14 +238,20 @@ def _filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
     return [word for part in parts for word in (arguments if part == PLACE else [part])]
 
 
-def _arguments(source: str, null: bool) -> Iterator[str]:
+def _arguments(source: str, null: bool) -> list[str]:
+    """Return the records of a file that are not empty; at least one."""
+    found = []
     for number, raw in _records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
         if b"\0" in raw:
             raise InvalidInputError(
                 f"{_place(source, number)}: it holds a NUL, which no program can be given; "
                 "where NULs separate the arguments, as from find -print0, add --null"
             )
-        yield os.fsdecode(raw)
+        if raw:
+            found.append(os.fsdecode(raw))
+    if not found:
+        raise _nothing_to_run(source, "an argument")
+    return found
 
 
 def command_lines(source: str) -> list[list[str]]:
@@ -242,10 +285,12 @@ def command_lines(source: str) -> list[list[str]]:
         if not argv[0]:
             raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
         commands.append(argv)
-    return _not_empty(commands, source, "a command")
+    if not commands:
+        raise _nothing_to_run(source, "a command")
+    return commands
 
 
-def shell_line(argv: Iterable[str | bytes]) -> bytes:
+def shell_line(argv: Iterable[Argument]) -> bytes:
     """Return a command as a shell would need it to run just that: ``sh -c`` of it gives the program these arguments."""
     program, *arguments = [os.fsdecode(word) for word in argv] or [""]
     first = shlex.quote(program)
@@ -322,8 +367,6 @@ def _place(source: str, number: int) -> str:
     return f"{'standard input' if source == STANDARD_INPUT else source}, line {number}"
 
 
-def _not_empty(commands: list[list[str]], source: str, what: str) -> list[list[str]]:
-    if not commands:
-        name = "standard input" if source == STANDARD_INPUT else source
-        raise InvalidInputError(f"there is nothing to run: {name} has no line with {what}")
-    return commands
+def _nothing_to_run(source: str, what: str) -> InvalidInputError:
+    name = "standard input" if source == STANDARD_INPUT else source
+    return InvalidInputError(f"there is nothing to run: {name} has no line with {what}")

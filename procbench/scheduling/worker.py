@@ -219,7 +219,9 @@ class Worker:
     def execute(self, future: TaskFuture) -> TaskResult:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
-        if self._starting.is_wanted and not self._starting.wait(self.runner.pause, lambda: bool(self.runner.stop_asked)):
+        if self._starting.is_wanted and not self._starting.wait(
+            self.runner.pause, lambda: bool(self.runner.stop_asked)
+        ):
             return self._cancelled(future)
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
         order = Order(
