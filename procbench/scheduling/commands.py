@@ -26,7 +26,7 @@ STANDARD_INPUT: Final = "-"
 """What people write for standard input where a file is expected."""
 
 _RESERVED: Final = frozenset(
-    (
+    [
         "case",
         "coproc",
         "do",
@@ -42,8 +42,9 @@ _RESERVED: Final = frozenset(
         "select",
         "then",
         "time",
-    )
-    + ("until", "while")
+        "until",
+        "while",
+    ]
 )
 """Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
 

@@ -44,11 +44,11 @@ def expected_seconds(commands: Sequence[Sequence[str]], folder: Path) -> dict[in
     if known.empty:
         return {}
     known = known[(known["outcome"] != "cancelled") & known["error"].isna()]
-    medians: dict[str, float] = known.groupby("command")["wall_s"].median().dropna().to_dict()
+    medians = known.groupby("command")["wall_s"].median().dropna().to_dict()
     found: dict[int, float] = {}
     for number, argv in enumerate(commands):
         # As it is recorded: without secrets, and only what UTF-8 can write.
         text = shlex.join(without_secrets(argv)).encode(errors="backslashreplace").decode()
         if text in medians:
-            found[number] = medians[text]
+            found[number] = float(medians[text])
     return found
