@@ -161,7 +161,7 @@ def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
     except (PermissionDeniedError, UnsupportedError):  # they are OSErrors too, and fewer workers would not help
         raise
     except (OSError, RuntimeError) as error:  # no descriptor, no thread
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise ProcbenchError(
             f"the system does not give enough for {settings.worker_count:,} workers: {reason}; ask for fewer"
         ) from error
