@@ -31,7 +31,9 @@ from procbench.io.orphans import adopt, adopt_no_longer
 TIMED_OUT: Final = 124
 """The status that says that time was up, as timeout(1) has it."""
 
-_FAULTS: Final = frozenset(getattr(signal, f"SIG{name}") for name in ("ABRT", "BUS", "FPE", "ILL", "SEGV", "SYS", "TRAP"))
+_FAULTS: Final = frozenset(
+    getattr(signal, f"SIG{name}") for name in ("ABRT", "BUS", "FPE", "ILL", "SEGV", "SYS", "TRAP")
+)
 _HELD: Final = signal.valid_signals() - _FAULTS - {signal.SIGKILL, signal.SIGSTOP}
 _OURS: Final = frozenset({signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU})  # all others are the command's
 _IMPATIENT: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
@@ -78,7 +80,9 @@ def run_as_init(
     before, on_child = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD), signal.getsignal(signal.SIGCHLD)
     foreground = Foreground()
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would have the kernel reap, and tell nobody the status
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # ignored, it would have the kernel reap, and tell nobody the status
         adopt()
         command = _start(argv, foreground)
     except BaseException:
@@ -160,7 +164,9 @@ class _Init:
                 earliest_s = now_s + _WAIT_PER_LOOK * took_s
             info = _next_signal(min(look_at_s, kill_at_s))
             if info is not None and info.si_signo == signal.SIGCHLD:
-                look_at_s = earliest_s  # whoever the last look missed has become an orphan by the end of one that was told
+                look_at_s = (
+                    earliest_s  # whoever the last look missed has become an orphan by the end of one that was told
+                )
             elif info is not None and info.si_signo in _IMPATIENT and number != signal.SIGKILL:
                 kill_at_s = 0.0
 
