@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from procbench import ProcessTask, RunSettings, TaskResult, WorkStealingScheduler
+from procbench import RunSettings, TaskResult, WorkStealingScheduler
 from procbench.scheduling.worker import Worker
 from tests.waiting import ROOT, long_sleep, processes_with, run_python, wait_until
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def began(code: str, *args: object, warnings: str = "error") -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def began(code: str, *args: object, warnings: str = "error") -> Iterator[subprocess.Popen[str]]:
     """Start ``code`` in an interpreter of its own."""
     argv = [sys.executable, "-W", warnings, "-c", code, *map(str, args)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 # --- interrupts, L10 -----------------------------------------------------------------------------------------------
@@ -42,13 +48,13 @@ from procbench import RunSettings, WorkStealingScheduler
 folder, marker, ending = sys.argv[1:]
 script = f'trap "touch {folder}/$0.asked; {ending}" TERM; touch {folder}/$0.began; while :; do sleep {marker}; done'
 try:
-    with WorkStealingScheduler(RunSettings(workers=2, kill_grace_s=1000)) as scheduler:
+    with WorkStealingScheduler(RunSettings(workers=2, kill_grace_s=1000, discard=True)) as scheduler:
         futures = [scheduler.submit(["sh", "-c", script, str(number)]) for number in range(40)]
         futures[0].result()
 except KeyboardInterrupt:
-    ran = [future.result() for future in futures[:2]]
+    ran = [future.result(0) for future in futures if not future.cancelled()]
     print([(result.outcome, result.signal, result.stop_phase) for result in ran])
-    print(all(future.cancelled() for future in futures[2:]), scheduler.statistics().cancelled)
+    print(scheduler.statistics().cancelled)
     sys.exit(130)
 """
     with began(code, tmp_path, marker, "exit 5" if times == 1 else ":") as program:
@@ -58,7 +64,7 @@ except KeyboardInterrupt:
         said, complained = program.communicate(timeout=60)
     assert (program.returncode, complained) == (130, "")
     how = (None, "terminate") if times == 1 else ("SIGKILL", "kill")
-    assert said.splitlines() == [str([("cancelled", *how)] * 2), "True 40"]
+    assert said.splitlines() == [str([("cancelled", *how)] * 2), "40"]
     assert processes_with(marker) == []
 
 
@@ -206,22 +212,21 @@ if sys.argv[1] == "after procbench":
 def test_a_finalizer_at_the_very_end_runs_its_command_or_raises() -> None:
     """L25: in ``__del__`` while modules are taken apart nothing hangs or crashes; a submit is refused."""
     code = """
-import sys
+import os
 from procbench import RunSettings, WorkStealingScheduler, run
 class Late:
-    def __del__(self, run=run, write=sys.__stdout__.write, kinds=(RuntimeError, ImportError, OSError, TypeError, AttributeError)):
+    def __del__(self, run=run, write=os.write):
         try:
             self.scheduler.submit(["true"])
         except RuntimeError:
-            write("refused\\\\n")
+            write(1, b"refused\\n")
         try:
-            write(f"run {run(['true']).returncode}\\\\n")
-        except kinds as error:
-            write("run 0\\\\n")
+            write(1, b"run %d\\n" % run(["true"]).returncode)
+        except (RuntimeError, ImportError, OSError, TypeError, AttributeError):
+            write(1, b"run 0\\n")
 late = Late()
 late.scheduler = WorkStealingScheduler(RunSettings(workers=2))
-late.itself = late  # only the last collection finds it
-sys.late = late
+late.itself = late  # only the last collection finds it, when the modules are gone
 """
     with began(code) as program:
         said, complained = program.communicate(timeout=60)
@@ -271,7 +276,7 @@ from collections import Counter
 from procbench import ProcessTask, RunSettings, WorkStealingScheduler
 marker, folder = sys.argv[1], tempfile.mkdtemp()
 plain, headless, busy = (os.path.join(folder, name) for name in ("plain", "headless", "busy"))
-for path, text in ((plain, "text"), (headless, "#!/nowhere/at/all\\\\n"), (busy, "#!/bin/sh\\\\n")):
+for path, text in ((plain, "text"), (headless, "#!/nowhere/at/all\\n"), (busy, "#!/bin/sh\\n")):
     with open(path, "w") as file:
         file.write(text)
     os.chmod(path, 0o755 if path != plain else 0o644)
@@ -292,13 +297,13 @@ KINDS = [  # argv, options, outcome
     ([plain], {}, "failed"),
     ([headless], {}, "failed"),
     ([], {}, "failed"),
-    (["true", "a\\\\0b"], {}, "failed"),
+    (["true", "a\\0b"], {}, "failed"),
     (["true", "x" * (200 << 10)], {}, "failed"),
     (["true"], {"cwd": "/nowhere/at/all"}, "failed"),
     ([busy], {}, "failed"),  # L18
     (sh("exit 3"), {}, "failed"),
 ]
-GOOD, TOTAL, EVERY = (["true"], {}, "succeeded"), 10_000, 500
+GOOD, TOTAL, EVERY = (["true"], {}, "succeeded"), 10_000, 1_000
 kinds = [KINDS[number % EVERY] if number % EVERY < len(KINDS) else GOOD for number in range(TOTAL)]
 ends, wrong, left = Counter(), [], set()
 def ended(future):
@@ -338,7 +343,6 @@ print("done")
 def test_chains_of_callbacks_run_to_their_ends(chains: int, length: int) -> None:
     """Q07: 100, 50 and 60 chains of tasks, each handed in by the one before, while the block is left: all run, in order."""
     done: dict[int, list[int]] = {chain: [] for chain in range(chains)}
-    refused: list[Future[TaskResult]] = []
     with WorkStealingScheduler(RunSettings(workers=3)) as scheduler:
 
         def link(chain: int, place: int) -> Callable[[Future[TaskResult]], None]:
@@ -353,7 +357,6 @@ def test_chains_of_callbacks_run_to_their_ends(chains: int, length: int) -> None
         for chain in range(chains):
             scheduler.submit(["true"]).add_done_callback(link(chain, 0))
         wait_until(lambda: sum(map(len, done.values())) == chains * length, "all links", deadline_s=60)
-    assert refused == []
     assert all(places == list(range(length)) for places in done.values())
     assert scheduler.statistics().succeeded == chains * length
 
@@ -394,13 +397,13 @@ print(len(handed_in))
 
 
 def test_an_argv_of_a_gibibyte_fails_alone() -> None:
-    """Q08: in one argument or in thousands, it is more than the kernel takes; the task says so, and the others run."""
+    """Q08: in one argument, or 127 MB in a thousand: more than the kernel takes; the task says so, and the others run."""
     code = """
 import errno
 from procbench import RunSettings, WorkStealingScheduler
 piece = "x" * (127 << 10)
 with WorkStealingScheduler(RunSettings(workers=2)) as scheduler:
-    for huge in (["true", "x" * (1 << 30)], ["true", *[piece] * ((1 << 30) // len(piece))]):
+    for huge in (["true", "x" * (1 << 30)], ["true", *[piece] * 1000]):
         futures = [scheduler.submit(["true"] if number != 10 else huge) for number in range(20)]
         results = [future.result(60) for future in futures]
         bad = results.pop(10)
@@ -413,12 +416,12 @@ with WorkStealingScheduler(RunSettings(workers=2)) as scheduler:
 # --- a long queue --------------------------------------------------------------------------------------------------
 
 
-def test_a_million_waiting_tasks_take_less_than_a_kibibyte_each() -> None:
-    """Of distinct commands, futures and all; when they are cancelled each is counted once."""
+def test_waiting_tasks_take_less_than_a_kibibyte_each() -> None:
+    """200,000 of distinct commands, futures and all; when they are cancelled each is counted once."""
     code = """
 import gc, sys
 from procbench import RunSettings, WorkStealingScheduler
-MANY = 1_000_000
+MANY = 200_000
 def resident_bytes():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
@@ -435,7 +438,6 @@ assert scheduler.statistics().queued == MANY
 scheduler.cancel_running(kill=True)
 scheduler.shutdown()
 assert scheduler.statistics().cancelled == MANY + 1
-print(f"{each:.0f}", file=sys.stderr)
 print("done")
 """
     assert run_python(code, long_sleep()) == "done"
