@@ -317,13 +317,19 @@ def test_a_stopped_daemon_hears_sigterm(marker: str):
 
 
 def test_a_signal_while_orphans_are_ended_kills_them_at_once(marker: str):
+    """Before that each was asked just once, whoever else ended meanwhile."""
     daemon = f"trap 'echo heard' TERM; echo ready; while :; do sleep {marker}; done"
-    with started("--grace", "1000", "--", "sh", "-c", f'setsid sh -c "{daemon}" & read line; exit 8') as child:
+    others = f"i=0; while [ $i -lt 30 ]; do sleep {marker} & i=$((i+1)); done"
+    with started(
+        "--grace", "1000", "--", "sh", "-c", f'setsid sh -c "{daemon}" & {others}; read line; exit 8'
+    ) as child:
         assert lines(child, 1) == ["ready"]
         child.stdin.write(b"\n")
         assert lines(child, 1) == ["heard"]
+        wait_until(lambda: len(children_of(child.pid)) == 1, "the others are gone")
         child.send_signal(signal.SIGTERM)
         assert child.wait() == 8
+        assert child.stdout.read() == b""
     assert processes_with(marker) == []
 
 
@@ -412,9 +418,19 @@ class Terminal:
             env=ENVIRONMENT,
         )
         os.close(theirs)
+        self.pid = self._shell.pid
+
+    def wait(self) -> int:
+        """Return the shell's status when it has ended."""
+        return self._shell.wait(PATIENCE_S)
 
     def types(self, text: str) -> None:
         os.write(self.ours, text.encode())
+
+    def reads(self) -> str:
+        """Read what there is, and return what was not waited for yet."""
+        self.seen += os.read(self.ours, 4096).decode(errors="replace")
+        return self.seen
 
     def shows(self, text: str) -> str:
         """Wait until it shows the text, after what was waited for before, and return what stands in between."""
@@ -423,7 +439,7 @@ class Terminal:
             ready, _, _ = select.select([self.ours], [], [], max(end_s - time.monotonic(), 0))
             assert ready, f"{text!r} did not come, but {self.seen!r}"
             try:
-                self.seen += os.read(self.ours, 4096).decode(errors="replace")
+                self.reads()
             except OSError:  # EIO: everybody has gone
                 raise AssertionError(f"{text!r} did not come before the end, but {self.seen!r}") from None
         before, _, self.seen = self.seen.partition(text)
@@ -452,6 +468,27 @@ def test_the_command_reads_from_the_terminal_and_the_caller_does_after_it():
         screen.shows("status 3")
         screen.types("two\n")
         screen.shows("[two]")
+
+
+def test_the_command_has_the_foreground_from_its_start():
+    """What looks whether it has, as wget and pv do, looks once."""
+    with terminal("sh", "-c", f"{EXEC_WORDS} -- cut -d' ' -f5,8 /proc/self/stat; echo over") as screen:
+        own, foreground = screen.shows("over").split()
+        assert own == foreground
+
+
+def test_ctrl_c_ends_the_wait_for_what_the_command_left_behind(marker: str):
+    daemon = f"trap : TERM; echo ready; while :; do sleep {marker}; done"
+    command = f"sh -c \"setsid sh -c '{daemon}' & sleep 0.1\""
+    with terminal("sh", "-c", f"trap : INT; {EXEC_WORDS} --grace 1000 -- {command}; echo over") as screen:
+        screen.shows("ready")
+
+        def interrupted() -> bool:
+            screen.types("\x03")
+            return bool(select.select([screen.ours], [], [], 0.1)[0]) and "over" in screen.reads()
+
+        wait_until(interrupted)  # the first may come while the command is still there
+    assert processes_with(marker) == []
 
 
 def test_a_program_that_is_not_found_leaves_the_terminal_with_the_caller():
@@ -519,11 +556,50 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_gives_it_back():
         screen.shows("status 40")
 
 
+def test_fg_gives_the_foreground_back_at_once_and_bg_does_not(tmp_path: Path):
+    """One that ends in the background takes the terminal from nobody."""
+    command, go = tmp_path / "command", tmp_path / "go"
+    command.write_text(
+        f"""trap 'echo $(cut -d" " -f5,8 /proc/$$/stat) continued' CONT
+echo begun
+until [ -e {go} ]; do sleep 0.02; done
+"""
+    )
+    with terminal("bash", "--norc", "--noediting", "-i") as screen:
+        screen.types(f"{EXEC_WORDS} -- sh {command}\n")
+        screen.shows("begun\r\n")
+        for how in ("fg", "bg"):
+            screen.types("\x1a")
+            screen.shows("Stopped")
+            screen.types(f"{how}\n")
+            own, foreground = screen.shows(" continued").split()[-2:]
+            assert (own == foreground) == (how == "fg")
+        go.touch()
+        wait_until(lambda: children_of(screen.pid) == [])
+        screen.types("echo shell-$((1 + 1))\n")
+        screen.shows("shell-2\r\n")
+
+
+def test_who_stops_the_command_by_sigstop_on_a_terminal_continues_it():
+    """Neither is it continued, nor this process stopped, where no shell watches."""
+    with terminal(*EXEC, "--", "sh", "-c", "echo ready; kill -STOP $$; echo on") as screen:
+        screen.shows("ready")
+        wait_until(lambda: [state for _, state in children_of(screen.pid)] == ["T"])
+        os.kill(screen.pid, signal.SIGRTMAX)  # passed on after what came of the stop, and pending until it is continued
+        ((command, _),) = children_of(screen.pid)
+        wait_until(lambda: f"ShdPnd:\t{1 << signal.SIGRTMAX - 1:016x}" in Path(f"/proc/{command}/status").read_text())
+        os.kill(command, signal.SIGCONT)
+        assert screen.wait() == 128 + signal.SIGRTMAX
+        with contextlib.suppress(OSError):
+            screen.reads()
+        assert "on" not in screen.seen
+
+
 def test_in_the_background_it_stops_when_it_wants_to_read_and_fg_lets_it():
     with terminal("bash", "--norc", "--noediting", "-i") as screen:
         screen.types(f"{EXEC_WORDS} -- sh -c 'read a; echo \"<$a>\"' &\n")
         screen.shows("$ ")
-        wait_until(lambda: "T" in {state for _, state in children_of(screen._shell.pid)})
+        wait_until(lambda: "T" in {state for _, state in children_of(screen.pid)})
         screen.types("\n")
         screen.shows("Stopped")
         screen.types("fg\n")

@@ -222,7 +222,7 @@ class Late:
             write(1, b"refused\\n")
         try:
             write(1, b"run %d\\n" % run(["true"]).returncode)
-        except (RuntimeError, ImportError, OSError, TypeError, AttributeError):
+        except Exception:
             write(1, b"run 0\\n")
 late = Late()
 late.scheduler = WorkStealingScheduler(RunSettings(workers=2))
