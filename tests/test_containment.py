@@ -21,7 +21,8 @@ import procbench
 from procbench import ProcessTask, RunSettings, WorkStealingScheduler, open_process, run
 from procbench.errors import CommandTimeoutError, SpawnError
 from procbench.io import blocking, containment, orphans, starter
-from procbench.io.containment import LEVELS, Containment, ContainmentLevel, available_levels
+from procbench.io.contained import LEVELS, ContainmentLevel
+from procbench.io.containment import Containment, available_levels
 from procbench.io.groups import living_members, signal_group, signal_process, state_of
 from procbench.io.results import RunResult
 from procbench.linux import is_child_subreaper

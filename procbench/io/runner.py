@@ -19,8 +19,9 @@ from typing import Any, Literal
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.containment import ContainmentLevel, Ending
+from procbench.io.contained import ContainmentLevel
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
+from procbench.io.ending import Ending
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order
 from procbench.io.pipes import EXIT, WAKE
