@@ -393,7 +393,7 @@ failures = []
 
 
 def work():
-    for number in range(50):
+    for number in range(25):
         done = procbench.run(["sh", "-c", "(true &) ; (setsid sleep 3 &) ; exit 3"], containment=level)
         if (done.returncode, done.containment) != (3, level):
             failures.append(done)
@@ -419,7 +419,7 @@ print(len(failures), left, procbench.linux.is_child_subreaper())
 
 @every_way
 def test_many_threads_leave_neither_zombie_nor_cgroup(way: ContainmentLevel, request: pytest.FixtureRequest) -> None:
-    """L05: 200 children in four threads, switched as often as can be: no zombie, no group, and no subreaper at the end."""
+    """L05: 100 children in four threads, switched as often as can be: no zombie, no group, and no subreaper at the end."""
     assert run_python(MANY, request.node.callspec.params["way"]) == "0 [] False"
 
 
