@@ -325,6 +325,7 @@ class TaskQueue(Generic[T]):
             self._is_shut_down = True
             if immediate:
                 while entries := self._entries_now(_PERMITS_AT_ONCE):
+                    self._permits.extend(repeat(False, len(entries)))
                     taken += [entry.item if type(entry) is Timed else entry for entry in entries]
                 if (done := min(len(taken), self._unfinished())) > 0:
                     self._done.add(done)
