@@ -14,9 +14,9 @@ from typing import Any
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.sharded import ShardedTaskQueue
 
-MAXSIZE = 1024
-BATCH = 64
-OURS, BATCHES, SHARDED = "TaskQueue", "TaskQueue, batches of 64", "ShardedTaskQueue, 4 shards"
+MAXSIZE = 4096
+BATCH = 256
+OURS, BATCHES, SHARDED = "TaskQueue", "TaskQueue, batches of 256", "ShardedTaskQueue, 4 shards"
 STANDARD, SIMPLE, PROCESSES = "queue.Queue", "queue.SimpleQueue (unbounded, C)", "multiprocessing.Queue"
 
 Way = tuple[Callable[[], Any], Callable[[Any, int], None], Callable[[Any, int], None], int]

@@ -402,8 +402,9 @@ class TaskQueue(Generic[T]):
             self._peak.add(fresh)
         entries: list[Any] = list(items)
         first = self._entered.add(len(entries))
+        now_ns = time.monotonic_ns()
         for index in range(-first % TIMED_EACH, len(entries), TIMED_EACH):
-            entries[index] = Timed(entries[index], time.monotonic_ns())
+            entries[index] = Timed(entries[index], now_ns)
         self._items.extend(entries)
         wake(self._getters, len(entries))
         return len(entries) - (self._take_back(entries) if self._is_shut_down else 0)
@@ -412,11 +413,15 @@ class TaskQueue(Generic[T]):
         """Give the permits of taken entries back and return the items."""
         self._permits.extend(repeat(False, len(entries)))
         wake(self._putters, len(entries))
-        return [self._timed_out(entry) if type(entry) is Timed else entry for entry in entries]
-
-    def _timed_out(self, entry: Timed[T]) -> T:
-        self._waits.note(time.monotonic_ns() - entry.since_ns)
-        return entry.item
+        kinds = list(map(type, entries))
+        if timed := kinds.count(Timed):
+            now_ns, index, waits_ns = time.monotonic_ns(), -1, []
+            for _ in range(timed):
+                index = kinds.index(Timed, index + 1)
+                waits_ns.append(now_ns - entries[index].since_ns)
+                entries[index] = entries[index].item
+            self._waits.note(*waits_ns)
+        return entries
 
     def _take_back(self, entries: list[Any]) -> int:
         """Take entries out again that were put in about when it was shut down; return how many nobody else did.
@@ -452,7 +457,9 @@ class TaskQueue(Generic[T]):
         return self._entered.count - self._taken_back.count
 
     def _unfinished(self) -> int:
-        return self._accepted() - self._done.count
+        # What is gone first: a task that comes and goes in between must not seem to be one that was there before.
+        gone = self._done.count + self._taken_back.count
+        return self._entered.count - gone
 
     def _wake_joiners(self) -> None:
         if self._joiners and self._unfinished() <= 0:
