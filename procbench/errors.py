@@ -246,6 +246,10 @@ class CommandTimeoutError(ProcbenchError, subprocess.TimeoutExpired):
         return type(self), (self.cmd, self.timeout, self.output, self.stderr)
 
 
+class DependencyError(ProcbenchError):
+    """A task was not begun, because one that it came after did not succeed."""
+
+
 class TrialError(ProcbenchError, RuntimeError):
     """A condition raised, or returned what is no value, so that its measurement ended.
 

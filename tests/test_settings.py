@@ -17,7 +17,7 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES
 from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.containment import LEVELS
+from procbench.io.contained import LEVELS
 from procbench.io.keep import OVERFLOWS
 from procbench.memory.transports import TRANSPORTS
 from procbench.scheduling.settings import INHERITED_IO_CLASSES, INHERITED_POLICIES
@@ -44,6 +44,13 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "overflow": st.sampled_from(OVERFLOWS),
     "containment": st.sampled_from(LEVELS),
     "descriptors": st.sampled_from(["wait", "fail", "off"]),
+    "order": st.sampled_from(["priority", "fifo", "longest_first"]),
+    "args_per_task": COUNTS,
+    "retries": st.integers(0, 10**6),
+    "retry_delay_s": SECONDS,
+    "halt": st.sampled_from(["never", "soon,fail=1", "now,fail=100%", "now,success=3", "soon,success=1%"]),
+    "start_below_load": st.none() | st.floats(0.01, 1e4),
+    "start_above_free_bytes": st.none() | COUNTS,
     "queue_size": COUNTS,
     "kill_grace_s": SECONDS,
     "drain_grace_s": SECONDS,
@@ -72,6 +79,27 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "overflow": st.sampled_from(["", "ignore", None, 1, [], b"drop"]),
     "containment": st.sampled_from(["", "none", None, 1, [], "session"]),
     "descriptors": st.sampled_from(["", "on", None, 1, [], True]),
+    "order": st.sampled_from(["", "lifo", None, 1, [], True]),
+    "args_per_task": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
+    "retries": NO_NUMBER | st.none() | st.integers(max_value=-1) | st.floats(),
+    "retry_delay_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
+    "halt": st.sampled_from(
+        [
+            "",
+            "now",
+            None,
+            1,
+            [],
+            "soon,fail=0",
+            "now,fail=101%",
+            "soon,fail=1 ",
+            "now,fail=-1",
+            "later,fail=1",
+            b"never",
+        ]
+    ),
+    "start_below_load": NO_NUMBER | st.just(math.inf) | st.floats(max_value=0.0099),
+    "start_above_free_bytes": NO_NUMBER | st.integers(max_value=0) | st.floats(),
     "queue_size": NO_NUMBER | st.none() | st.integers(max_value=0) | st.floats(),
     "kill_grace_s": NO_NUMBER | st.none() | st.floats(max_value=-1e-9),
     "drain_grace_s": NO_NUMBER | st.none() | st.integers(max_value=-1),

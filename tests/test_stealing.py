@@ -33,43 +33,13 @@ from procbench.errors import (
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.ready import PriorityScheduler
 from tests.conftest import possessions
-from tests.waiting import SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
+from tests.waiting import SYSTEM_PYTHON, Gate, long_sleep, processes_with, run_python, wait_until
 
 
 @contextlib.contextmanager
 def scheduler(**knobs: Any) -> Iterator[WorkStealingScheduler]:
     with WorkStealingScheduler(RunSettings(**({"workers": 3} | knobs))) as made:
         yield made
-
-
-class Gate:
-    """Commands that stay until the gate is opened: each waits for the end of a named pipe."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "gate"
-        os.mkfifo(self.path)
-        # both ends are held, so a child's open never waits and its read does until all writers are gone
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-
-    @property
-    def argv(self) -> list[str]:
-        return ["cat", str(self.path)]
-
-    def wait_for(self, count: int) -> None:
-        """Return when so many commands stand at the gate."""
-        wait_until(lambda: sum(map(self._stands_at, processes_with(str(self.path)))) == count)
-
-    def _stands_at(self, pid: int) -> bool:
-        """Return whether the process has the pipe open; before that, opening the gate would shut it out."""
-        try:
-            return any(fd.readlink() == self.path for fd in Path(f"/proc/{pid}/fd").iterdir())
-        except OSError:
-            return False
-
-    def open(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 @pytest.fixture
@@ -509,6 +479,21 @@ assert [r.stdout for r in results] == [b"hi\\n"] * 300, [r.error for r in result
 print("all")
 """
     assert run_python(code) == "all"
+
+
+def test_a_peak_that_cannot_be_read_loses_no_result() -> None:
+    """L19: at the limit this process cannot look up its own peak memory; a child's result says more than it was, and is there."""
+    code = """
+import os, resource
+from procbench import linux
+free = os.open("/dev/null", os.O_RDONLY); os.close(free)
+known = linux.own_peak_memory_bytes()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+assert linux.own_peak_memory_bytes() >= 0.9 * known
+print("known")
+"""
+    assert run_python(code) == "known"
 
 
 def test_no_descriptor_at_all_fails_after_the_patience() -> None:

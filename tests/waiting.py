@@ -50,3 +50,33 @@ def run_python(code: str, *args: object, before: tuple[str, ...] = (), python: o
     done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd="/", timeout=120, check=False)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
+
+
+class Gate:
+    """Commands that stay until the gate is opened: each waits for the end of a named pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gate"
+        os.mkfifo(self.path)
+        # both ends are held, so a child's open never waits and its read does until all writers are gone
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+    @property
+    def argv(self) -> list[str]:
+        return ["cat", str(self.path)]
+
+    def wait_for(self, count: int) -> None:
+        """Return when so many commands stand at the gate."""
+        wait_until(lambda: sum(map(self._stands_at, processes_with(str(self.path)))) == count)
+
+    def _stands_at(self, pid: int) -> bool:
+        """Return whether the process has the pipe open; before that, opening the gate would shut it out."""
+        try:
+            return any(fd.readlink() == self.path for fd in Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            return False
+
+    def open(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -19,8 +19,9 @@ from typing import Any, Literal
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
+from procbench.io.ending import Ending
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order
 from procbench.io.pipes import EXIT, WAKE
@@ -30,6 +31,7 @@ from procbench.memory.lease import PooledBuffer
 
 _LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 _WITHOUT_PIPES = 2
+_START_PATIENCE_S = 10.0  # for a runner's own permits; in an event loop's thread, which then stands still, not for ever
 _SHARED_BUFFERS = 16  # children with pipes at a time, each in a thread of its own, before one needs memory of its own
 
 
@@ -42,7 +44,7 @@ def _shared_buffers() -> BufferPool:
 class ChildRunner:
     """Runs children one after the other, each from spawn to reap; a worker thread owns one and reuses its memory.
 
-    Not thread-safe, except for ``stop``.
+    Not thread-safe, except for ``stop`` and ``stop_one``.
 
     Args:
         stoppable: Whether ``stop`` will be called from other threads; costs one eventfd while the runner is open.
@@ -54,7 +56,12 @@ class ChildRunner:
         budget: Whose permits the children's descriptors count against; ``None`` for none.
         fail_when_spent: Whether a child for which the budget has no permit now is refused; otherwise it waits.
 
+    Raises:
+        DescriptorsSpentError: The budget has too few permits for what the runner itself keeps.
+        OSError: The system gives no descriptor.
+
     Attributes:
+        stop_asked: How the child that runs, or is about to, is to be ended; ``None`` if it is not.
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
@@ -81,15 +88,25 @@ class ChildRunner:
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
         if budget is not None and self._own_permits:
-            budget.hold(self._own_permits)
+            # Other runners' children end, but other runners may stay for ever.
+            at_most_s = 0.0 if fail_when_spent else _START_PATIENCE_S
+            budget.acquire(self._own_permits, at_most_s, lasting=True, patient=False, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
         self._buffer: PooledBuffer | None = None
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
-        self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
+        self._wake_fd = -1
+        if stoppable:
+            try:
+                self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            except OSError:
+                self.close()
+                raise
+        self._polled[WAKE].fd = self._wake_fd
         self.stop_asked: Literal["terminate", "kill"] | None = None
+        self._stop_all: Literal["terminate", "kill"] | None = None
+        self._token: object = None
         self.slice_s: float | None = None
         self.more_urgent: Callable[[], Callable[[], None] | None] | None = None
 
@@ -114,9 +131,27 @@ class ChildRunner:
             kill: At once by SIGKILL, instead of by SIGTERM with a grace.
         """
         with self._wake_lock:
-            self.stop_asked = "kill" if kill else (self.stop_asked or "terminate")
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+            self._stop_all = "kill" if kill else (self._stop_all or "terminate")
+            self._ask(kill)
+
+    def begin(self, token: object) -> None:
+        """Say whose the children are that run from now on, until the next such call."""
+        with self._wake_lock:
+            self._token = token
+            self.stop_asked = self._stop_all
+
+    def stop_one(self, token: object, *, kill: bool = False) -> bool:
+        """End the child that runs now, or is about to start, if it is ``token``'s; from any thread. Return whether it is."""
+        with self._wake_lock:
+            if self._token is not token:
+                return False
+            self._ask(kill)
+            return True
+
+    def _ask(self, kill: bool) -> None:
+        self.stop_asked = "kill" if kill else (self.stop_asked or "terminate")
+        if self._wake_fd >= 0:
+            os.eventfd_write(self._wake_fd, 1)
 
     @property
     def buffer(self) -> PooledBuffer:
@@ -258,7 +293,23 @@ class _Watch:
 
     def _reap(self) -> None:
         ending = self._course.ending()
-        if ending is not None:
-            while (wait_s := ending.step(time.monotonic())) is not None:
-                time.sleep(wait_s)
-        self._course.reap(ending)
+        if ending is None:
+            self._course.reap()
+            return
+        try:
+            self._see_through(ending)
+        except BaseException:  # an impatient Ctrl-C: the child is gone, and what it left behind has no more time
+            ending.kill_at_once()
+            self._see_through(ending)
+            raise
+        finally:
+            self._course.reap(ending)
+
+    def _see_through(self, ending: Ending) -> None:
+        runner = self._runner
+        wake = runner._address + ctypes.sizeof(linux.PollFd) * WAKE
+        while (wait_s := ending.step(time.monotonic())) is not None:
+            if runner.stop_asked == "kill":
+                self._course.obey("kill")
+            if linux.poll(wake, 1, math.ceil(wait_s * 1000)) > 0:
+                os.eventfd_read(self._polled[WAKE].fd)

@@ -10,7 +10,7 @@ A ``deque``'s append, pop and popleft are one atomic call each, which makes it w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Final
 
 from procbench.errors import QueueEmptyError, QueueShutDownError
@@ -30,9 +30,17 @@ class Finder:
         injector: What comes from outside, the global order.
         workers: Who asks, and who is stolen from; the list may still be filled until the first of them asks.
         sleepers: Where a worker lies down when there is nothing.
+        held: What holds tasks back, which will come into one of these queues.
     """
 
-    def __init__(self, injector: PriorityScheduler[TaskFuture], workers: Sequence[Worker], sleepers: Sleepers) -> None:
+    def __init__(
+        self,
+        injector: PriorityScheduler[TaskFuture],
+        workers: Sequence[Worker],
+        sleepers: Sleepers,
+        held: Sized = (),
+    ) -> None:
+        self._held = held
         self._injector = injector
         self._workers = workers
         self._sleepers = sleepers
@@ -57,7 +65,12 @@ class Finder:
 
     def drained(self) -> bool:
         """Return whether no task waits and none will come."""
-        return self._injector.finished() and not any(worker.moving or worker.local for worker in self._workers)
+        # In the direction in which tasks go: one that is on its way is still to be seen where it came from.
+        return (
+            not self._held
+            and self._injector.finished()
+            and not any(worker.moving or worker.local for worker in self._workers)
+        )
 
     def _find(self, worker: Worker) -> TaskFuture | None:
         mixed = self._injector.mixed

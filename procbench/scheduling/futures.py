@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Generator
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,7 +29,12 @@ class TaskFuture(Future[TaskResult]):
         task: The task.
         submitted_ns: When it was handed in, nanoseconds of ``time.monotonic_ns()``.
         stolen_from: Number of the worker whose queue it was last stolen from.
+        last: How its last attempt ended, after which there is to be another; ``None`` before that.
+        unwanted: Whether there shall be no further attempt.
     """
+
+    last: TaskResult | None = None  # of the class, as the next, so that most tasks need no memory for it
+    unwanted = False
 
     def __init__(self, task: ProcessTask, submitted_ns: int) -> None:
         # Not Future.__init__: see __getattr__.
@@ -50,6 +57,15 @@ class TaskFuture(Future[TaskResult]):
                 self._condition = threading.Condition()
                 self._asked = True
         return object.__getattribute__(self, name)
+
+    @property
+    def attempts(self) -> int:
+        """How many times it was tried, this time included."""
+        return 1 if self.last is None else self.last.attempts + 1
+
+    def __await__(self) -> Generator[Any, None, TaskResult]:
+        """Wait for the result in a coroutine, such as a notebook's cell: ``await future``."""
+        return asyncio.wrap_future(self).__await__()
 
     @property
     def id(self) -> int | str:

@@ -112,6 +112,7 @@ class PriorityScheduler(GatedQueue[W]):
 
     Attributes:
         accepted: Items that were put in so far.
+        came_back: How many of them came back.
         mixed: Whether items of another class than normal may wait. One that is put in makes it true before its put returns.
 
     Raises:
@@ -136,6 +137,7 @@ class PriorityScheduler(GatedQueue[W]):
         self._over = 0  # items that came in without a permit, and owe one
         self._moving = False
         self.mixed = False
+        self.came_back = 0
 
     def put_nowait(self, item: W, priority: Priority = "normal") -> None:
         """Put ``item`` in, as the last of its class.
@@ -155,8 +157,13 @@ class PriorityScheduler(GatedQueue[W]):
             self.mixed = True
             self._put_in(item, line)
 
-    def put_over(self, item: W, priority: Priority) -> None:
+    def put_over(self, item: W, priority: Priority, *, again: bool = False) -> None:
         """Put ``item`` in without minding the bound, for who must not wait; what is over keeps others out until it is gone.
+
+        Args:
+            item: What is to wait.
+            priority: Its class.
+            again: Whether it was accepted before and only comes back: it is never refused.
 
         Raises:
             QueueShutDownError: It was shut down.
@@ -166,7 +173,7 @@ class PriorityScheduler(GatedQueue[W]):
         _check_waiting(item)
         line = self._line(priority)
         with self._gate:
-            if self._is_shut_down:
+            if self._is_shut_down and not again:
                 raise QueueShutDownError("the queue was shut down; it takes nothing more")
             self.mixed = True
             try:
@@ -174,6 +181,7 @@ class PriorityScheduler(GatedQueue[W]):
             except IndexError:
                 self._over += 1
             self.accepted += 1
+            self.came_back += again
             line.append(item)
         if self._getters:
             wake_one(self._getters)

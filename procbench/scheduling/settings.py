@@ -18,11 +18,15 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, check_bytes
 from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.containment import LEVELS
+from procbench.io.contained import LEVELS
 from procbench.io.keep import OVERFLOWS
 from procbench.io.order import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
 from procbench.memory.transports import TRANSPORTS
+from procbench.scheduling.halting import NEVER, HaltPolicy
+
+ORDERS: Final = ("priority", "fifo", "longest_first")
+"""In which order the tasks of a batch begin."""
 
 INHERITED_POLICIES: Final = ("other", "batch", "idle")
 """Scheduling policies that a worker can hand down, sched(7). Real-time ones it cannot: they are always reset on fork."""
@@ -77,6 +81,18 @@ class RunSettings:
             what left the group; or a ``cgroup`` of its own, where one can be made.
         descriptors: Whether a command for which no descriptor is left under RLIMIT_NOFILE shall ``wait`` for one, or ``fail``;
             ``off`` does not look before they are used up.
+        order: In which order waiting tasks begin: by ``priority``, those alike in the order in which they came; ``fifo``, as
+            they came, whatever their priority; or, of a batch that is given as one, the ``longest_first``, by the
+            ``expected_s`` of its tasks, so that no long one is left over at the end. One of which nothing is expected goes
+            before them all, because it may be the longest.
+        args_per_task: How many arguments one command gets, where commands are made from arguments; as ``xargs -n``.
+        retries: How many times a command is run again that failed or ran out of time, unless the task says otherwise.
+        retry_delay_s: Seconds until it is, twice as long before each further attempt, up to a thousand times as long; its
+            worker runs other tasks meanwhile.
+        halt: When to stop because of what became of tasks: ``never``, or such as ``soon,fail=3`` (let what runs end, cancel
+            what waits), ``now,fail=10%`` (end what runs too) or ``now,success=1``.
+        start_below_load: Load average, of the last minute, from which on no further command is started; ``None`` for any.
+        start_above_free_bytes: Available memory under which no further command is started; ``None`` for any.
         queue_size: How many tasks may wait before ``submit`` makes its caller wait.
         kill_grace_s: Seconds between SIGTERM and SIGKILL.
         drain_grace_s: Seconds that a descendant may hold a pipe after the command's end.
@@ -112,6 +128,13 @@ class RunSettings:
     descriptors: str = _knob(
         "wait", "", "what a command does for which no descriptor is left", choices=("wait", "fail", "off")
     )
+    order: str = _knob("priority", "", "in which order waiting tasks begin", choices=ORDERS)
+    args_per_task: int = _knob(1, "arguments", "arguments that one command gets", 1)
+    retries: int = _knob(0, "times", "how often a command is run again that failed", 0)
+    retry_delay_s: float = _knob(0.0, "s", "time until it is, doubled for each further attempt", 0)
+    halt: str = _knob(NEVER, "", "when to stop because of what became of tasks: never, or such as soon,fail=3")
+    start_below_load: float | None = _knob(None, "", "load average from which on no command is started", 0.01)
+    start_above_free_bytes: int | None = _knob(None, "bytes", "available memory under which no command is started", 1)
     queue_size: int = _knob(65_536, "tasks", "tasks that may wait before submitting waits", 1)
     kill_grace_s: float = _knob(KILL_GRACE_S, "s", "time between SIGTERM and SIGKILL", 0)
     drain_grace_s: float = _knob(DRAIN_GRACE_S, "s", "time a descendant may hold a pipe after the command's end", 0)
@@ -185,6 +208,9 @@ def _check(knob: dataclasses.Field[Any], value: Any) -> None:
     if "bool" in str(knob.type):
         if not isinstance(value, bool):
             raise InvalidInputError(f"{said}; it must be True or False, on the command line true or false")
+        return
+    if knob.name == "halt":
+        HaltPolicy.parse(value)
         return
     if knob.metadata["choices"] is not None:
         if knob.name == "pin" and isinstance(value, tuple):

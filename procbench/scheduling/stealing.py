@@ -17,20 +17,19 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from procbench.cpu.priorities import Priority
-from procbench.errors import (
-    ClosedError,
-    QueueEmptyError,
-    QueueShutDownError,
-)
+from procbench.errors import ClosedError, InvalidInputError, QueueEmptyError, QueueShutDownError
 from procbench.io.command import Argument
 from procbench.io.limits import ChildLimiter
 from procbench.memory.buffers import BufferPool
+from procbench.scheduling.completed import Batch, Completed
 from procbench.scheduling.finding import Finder
 from procbench.scheduling.futures import TaskFuture
+from procbench.scheduling.held import Held
 from procbench.scheduling.placing import cpus_for_workers
 from procbench.scheduling.ready import PriorityScheduler
 from procbench.scheduling.serving import Serving
@@ -50,8 +49,13 @@ class WorkStealingScheduler:
     Args:
         settings: How commands are run.
 
+    Attributes:
+        settings: As given.
+        halted: Whether it was shut down because of what became of tasks, as ``settings.halt`` says.
+
     Raises:
         RuntimeError: The system gives no more threads; those already started are gone again.
+        DescriptorsSpentError: RLIMIT_NOFILE has no room for the two descriptors that each worker keeps.
         InvalidInputError: ``pin`` names a CPU that this process may not use.
         PermissionDeniedError: The kernel does not let this user have the nice value, policy or I/O class.
     """
@@ -63,8 +67,11 @@ class WorkStealingScheduler:
         )
         self._workers: list[Worker] = []
         self._sleepers = Sleepers()
-        self._finder = Finder(self._injector, self._workers, self._sleepers)
-        self._serving = Serving(self._injector, gives_way=self.settings.time_slice_s is not None)
+        self._held = Held(self._give_back, self._refuse)
+        self._finder = Finder(self._injector, self._workers, self._sleepers, self._held)
+        self._serving = Serving(self._injector, self.settings, self._held.later.put, self._halt)
+        self._fifo = self.settings.order == "fifo"
+        self.halted = False
         self._own = threading.local()
         self._owner = os.getpid()
         self._closed = False
@@ -92,7 +99,12 @@ class WorkStealingScheduler:
     # --- handing in ---------------------------------------------------------------------------------------------
 
     def submit(
-        self, task: ProcessTask | Sequence[Argument], *, block: bool = True, timeout: float | None = None
+        self,
+        task: ProcessTask | Sequence[Argument],
+        *,
+        after: Sequence[Future[Any]] = (),
+        block: bool = True,
+        timeout: float | None = None,
     ) -> TaskFuture:
         """Hand in a task and return its future.
 
@@ -101,18 +113,23 @@ class WorkStealingScheduler:
 
         Args:
             task: A task, or just its argv.
+            after: Futures, of this scheduler or any other executor, that must succeed before the task begins. If one does
+                not, the task ends as cancelled, with a ``DependencyError``. Until then it takes no room in the queue.
             block: Whether to wait for room when ``queue_size`` tasks wait already.
             timeout: Most seconds to wait.
 
         Raises:
             ClosedError: The scheduler was shut down.
             QueueFullError: There was no room (in time).
+            InvalidInputError: The task names others by their ids, which only ``map`` and ``as_completed`` know.
         """
         future = TaskFuture(task if isinstance(task, ProcessTask) else ProcessTask(task), time.monotonic_ns())
+        if after or future.task.after:
+            return self._submit_after(future, after)
         worker: Worker | None = getattr(self._own, "worker", None)
         if worker is not None and self._closed:
             raise ClosedError("the scheduler was shut down; make a new one")
-        priority = future.task.priority
+        priority = "normal" if self._fifo else future.task.priority
         try:
             if worker is None:
                 self._injector.put(future, block, timeout, priority)
@@ -127,12 +144,33 @@ class WorkStealingScheduler:
             self._sleepers.wake_one()
         return future
 
+    def _submit_after(self, future: TaskFuture, after: Sequence[Future[Any]]) -> TaskFuture:
+        if len(after) < len(future.task.after):
+            raise InvalidInputError(
+                f"task {future.id!r} comes after others by their ids; hand all of them to map or as_completed, "
+                "or give submit their futures as after"
+            )
+        if not all(isinstance(one, Future) for one in after):
+            raise InvalidInputError("after takes futures, such as submit returns; ids belong to a task's own after")
+        self._held.after.hold(future, after)
+        return future
+
     def map(self, tasks: Iterable[ProcessTask | Sequence[Argument]]) -> Iterator[TaskResult]:
         """Hand in every task now and return an iterator over the results, in the tasks' order.
 
-        The results of tasks that were cancelled while they waited raise ``concurrent.futures.CancelledError``.
+        They begin in the order that the settings say, and after those that their ``after`` names. The results of tasks
+        that were cancelled while they waited raise ``concurrent.futures.CancelledError``.
+
+        Raises:
+            InvalidInputError: A task comes after one that there is not, or some wait for each other.
         """
-        futures = deque(self.submit(task) for task in tasks)
+        made = [task if isinstance(task, ProcessTask) else ProcessTask(task) for task in tasks]
+        batch = Batch(self, made)
+        handed_in: dict[int, deque[TaskFuture]] = {id(task): deque() for task in made}
+        while (future := batch.hand_in(block=True)) is not None:
+            handed_in[id(future.task)].append(future)
+        # In the order given; nothing of what was not handed in any more, because the scheduler had halted.
+        futures = deque(handed_in[id(task)].popleft() for task in made if handed_in[id(task)])
 
         def results() -> Iterator[TaskResult]:
             try:
@@ -143,6 +181,37 @@ class WorkStealingScheduler:
                     future.cancel()
 
         return results()
+
+    def as_completed(self, tasks: Iterable[ProcessTask | Sequence[Argument]]) -> Completed:
+        """Return the results of tasks as they end, for ``for`` and for ``async for``, such as in a notebook's cell.
+
+        Tasks are handed in while the results are taken, at most ``queue_size`` ahead. Who leaves the loop cancels those
+        that wait. Tasks that were cancelled before they began have no result.
+
+        Raises:
+            InvalidInputError: A task comes after one that there is not, or some wait for each other.
+        """
+        return Completed(self, tasks)
+
+    def cancel(self, future: TaskFuture, *, kill: bool = False) -> bool:
+        """Cancel a task that waits, or end the command of one that runs; its result then says ``cancelled``.
+
+        Args:
+            future: What ``submit`` returned; its own ``cancel`` is only for tasks that wait.
+            kill: At once by SIGKILL, instead of by SIGTERM with the settings' grace.
+
+        Returns:
+            Whether it had not ended before.
+        """
+        if future.cancel():
+            return True
+        future.unwanted = True
+        if self._held.later.remove(future) and future.last is not None:
+            self._serving.end(future, future.last)
+            self._sleepers.wake_one()  # that may have been what the workers stayed for
+            return True
+        running = any(worker.stop_one(future, kill=kill) for worker in self._workers)
+        return running and not future.done()
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
         """Move a task that waits in the global order into another class, where it keeps its age.
@@ -183,6 +252,7 @@ class WorkStealingScheduler:
         if self._owner != os.getpid():
             return  # a fork has none of the workers, and what runs is its parent's
         self._closed = True
+        self._held.after.shutdown()
         self._injector.shutdown()
         if cancel_futures:
             self._cancel_waiting()
@@ -231,7 +301,7 @@ class WorkStealingScheduler:
     def statistics(self) -> SchedulerStatistics:
         """Return what has been done so far."""
         limited_by = {} if self._limiter is None else self._limiter.by
-        return total(self._workers, self._injector, self._serving.cancelled_waiting, limited_by)
+        return total(self._workers, self._injector, self._serving, self._held, limited_by)
 
     # --- what a worker's thread does ----------------------------------------------------------------------------
 
@@ -250,8 +320,31 @@ class WorkStealingScheduler:
             self._sleepers.wake_one()
             worker.ended.set()
 
+    def _give_back(self, future: TaskFuture) -> None:
+        """Take a task that was held back, and which a worker may have now."""
+        worker: Worker | None = getattr(self._own, "worker", None)
+        priority = "normal" if self._fifo else future.task.priority
+        if worker is not None and priority == "normal":
+            worker.local.append(future)
+        else:
+            self._injector.put_over(future, priority, again=True)
+        self._sleepers.wake_one()
+
+    def _refuse(self, future: TaskFuture, because: Future[Any]) -> None:
+        self._serving.refuse(future, because)
+        self._sleepers.wake_one()  # that may have been what the workers stayed for
+
+    def _halt(self, now: bool) -> None:
+        self.halted = True
+        if now:
+            self.cancel_running()
+        else:
+            self.shutdown(wait=False, cancel_futures=True)
+
     def _cancel_waiting(self) -> None:
         self._serving.cancelling = True  # for what is in a worker's hands between two queues
+        for future in (*self._held.after.take_all(), *self._held.later.take_all()):
+            self._serving.cancel(future)
         while True:
             try:
                 self._serving.cancel(self._injector.get_nowait())

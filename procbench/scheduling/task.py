@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from procbench.cpu.priorities import Priority, check_priority
-from procbench.errors import InvalidInputError, SpawnError
+from procbench.errors import DependencyError, InvalidInputError, SpawnError
 from procbench.io.command import Argument
 from procbench.io.results import RunResult
 from procbench.memory.mapping import MemoryMapping
@@ -35,13 +35,16 @@ class ProcessTask:
         stdin: Bytes or a mapping for standard input; ``None`` for ``/dev/null``. They must not change until the task ended.
         timeout: Seconds until it is ended; ``None`` for what the settings say.
         priority: ``critical``, ``high``, ``normal`` or ``low``: whose turn comes first while tasks wait.
+        after: Ids of tasks of the same batch that must succeed before it begins.
+        retries: How many times it is run again if it fails; ``None`` for what the settings say.
+        expected_s: Seconds that it is expected to take, such as those it took last time; what ``order="longest_first"`` goes by.
         id: What results refer to; counted up where it is not given.
         created_ns: When it was made, nanoseconds of ``time.monotonic_ns()``.
 
     Raises:
-        InvalidInputError: ``argv`` is a string, ``timeout`` is negative or there is no such ``priority``. An argv that cannot be
-            run, an empty one say,
-            is not refused here: its result says so, and the other tasks run.
+        InvalidInputError: ``argv`` is a string, ``timeout``, ``retries`` or ``expected_s`` is negative, ``after`` is no list of
+            ids, or there is no such ``priority``. An argv that cannot be run, an empty one say, is not refused here: its
+            result says so, and the other tasks run.
     """
 
     argv: Sequence[Argument]
@@ -50,6 +53,9 @@ class ProcessTask:
     stdin: bytes | MemoryMapping | None = None
     timeout: float | None = None
     priority: Priority = "normal"
+    after: Sequence[int | str] = ()
+    retries: int | None = None
+    expected_s: float | None = None
     id: int | str = field(default_factory=_ids.__next__)
     created_ns: int = field(default_factory=time.monotonic_ns)
 
@@ -62,6 +68,12 @@ class ProcessTask:
             )
         if self.timeout is not None and not self.timeout >= 0:
             raise InvalidInputError(f"timeout is {self.timeout}; it must not be negative")
+        if self.after != ():
+            _check_after(self.after)
+        if self.retries is not None and (type(self.retries) is not int or self.retries < 0):
+            raise InvalidInputError(f"retries is {self.retries!r}; it must be a whole number of at least 0")
+        if self.expected_s is not None and not self.expected_s >= 0:
+            raise InvalidInputError(f"expected_s is {self.expected_s}; it must be a number of seconds of at least 0")
         if self.priority != "normal":  # as most are, and there are many
             check_priority(self.priority)
 
@@ -71,29 +83,46 @@ class ProcessTask:
         return os.fsdecode(self.argv[0]) if self.argv else ""
 
 
+def _check_after(after: Sequence[int | str]) -> None:
+    if (
+        isinstance(after, _TEXT)
+        or not isinstance(after, Sequence)
+        or not all(isinstance(id, int | str) for id in after)
+    ):
+        raise InvalidInputError(f"after is {after!r}; it must be a list of tasks' ids, such as ['compile', 'fetch']")
+
+
 @dataclass(frozen=True, slots=True)
 class TaskResult(RunResult):
     """How a task ended: everything that a ``RunResult`` says, and what the scheduler knows.
 
     Attributes:
         task: The task.
-        error: Why it could not be started; ``None`` if it was.
+        error: Why it could not be started, or was not because of a task that it came after; ``None`` if it was.
         submitted_ns: When it was handed to the scheduler, nanoseconds of ``time.monotonic_ns()``.
-        worker: Number of the worker that ran it, from 0.
+        worker: Number of the worker that ran it, from 0; -1 if none was to.
         stolen_from: Number of the worker whose queue it was stolen from; ``None`` if it was not stolen.
+        attempts: How many times it was tried; all but ``submitted_ns`` is of the last one.
     """
 
     task: ProcessTask
-    error: SpawnError | None
+    error: SpawnError | DependencyError | None
     submitted_ns: int
     worker: int
     stolen_from: int | None
+    attempts: int = 1
 
     @classmethod
     def not_started(
-        cls, task: ProcessTask, error: SpawnError, submitted_ns: int, worker: int, stolen_from: int | None
+        cls,
+        task: ProcessTask,
+        error: SpawnError | DependencyError,
+        submitted_ns: int,
+        worker: int = -1,
+        stolen_from: int | None = None,
+        attempts: int = 1,
     ) -> Self:
-        """Return the result of a task whose command could not be started; what could not be measured is NaN or 0."""
+        """Return the result of a task whose command was not started; what could not be measured is NaN or 0."""
         now = time.monotonic_ns()
         return cls(
             args=task.argv,
@@ -123,7 +152,7 @@ class TaskResult(RunResult):
             started_ns=now,
             ended_ns=now,
             timed_out=False,
-            cancelled=False,
+            cancelled=isinstance(error, DependencyError),
             stop_phase=None,
             pipe_held_by_descendant=False,
             limit_hit=None,
@@ -134,6 +163,7 @@ class TaskResult(RunResult):
             submitted_ns=submitted_ns,
             worker=worker,
             stolen_from=stolen_from,
+            attempts=attempts,
         )
 
     @property
@@ -155,6 +185,7 @@ class TaskResult(RunResult):
 
         Raises:
             SpawnError: It could not be started.
+            DependencyError: It was not started, because a task that it came after did not succeed.
             CommandFailedError: Its status is not 0.
         """
         if self.error is not None:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.budget import shared_budget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
@@ -25,12 +25,14 @@ from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import Placing, is_wanted, settle
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.task import TaskResult
+from procbench.scheduling.task import Outcome, TaskResult
+from procbench.scheduling.times import Histogram, Times
 
 # While no process or descriptor is left: soon enough to take what a child of some milliseconds gives back, and seldom enough
 # not to get in its way.
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class WorkerStatistics:
         failed_steals: Times it looked through all the others' queues and found nothing.
         parks: Times it went to sleep for want of work.
         queued: Tasks in its local queue now.
+        waits: How long its tasks waited, from being handed in to the beginning of their first attempt's spawn.
+        runs: How long its commands ran, each attempt by itself.
         running: Whether a command of its runs now.
         placing: Where and how urgently its commands run, as the kernel said when it began; ``None`` where the settings leave
             all that alone.
@@ -56,6 +60,8 @@ class WorkerStatistics:
     failed_steals: int
     parks: int
     queued: int
+    waits: Times
+    runs: Times
     running: bool
     placing: Placing | None
     stopped: int
@@ -113,8 +119,9 @@ class Worker:
         self.asleep.acquire()
         self.thread: threading.Thread | None = None
         self.ended = threading.Event()
-        self.outcomes = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
-        self.submitted = self.steals = self.stolen_tasks = self.failed_steals = self.parks = 0
+        self.outcomes: dict[Outcome, int] = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
+        self.waits, self.runs = Histogram(), Histogram()
+        self.retried = self.submitted = self.steals = self.stolen_tasks = self.failed_steals = self.parks = 0
         self.running = False
         self.moving = False
 
@@ -159,6 +166,10 @@ class Worker:
         for runner in list(self._runners):
             runner.stop(kill=kill)
 
+    def stop_one(self, future: TaskFuture, *, kill: bool) -> bool:
+        """End a task's command if it is here that it runs; from any thread. Return whether it is."""
+        return any(runner.stop_one(future, kill=kill) for runner in list(self._runners))
+
     def close(self) -> None:
         """Give back what its runners hold. Harmless when called twice."""
         for runner in self._runners:
@@ -173,6 +184,8 @@ class Worker:
             failed_steals=self.failed_steals,
             parks=self.parks,
             queued=len(self.local),
+            waits=self.waits.times(),
+            runs=self.runs.times(),
             running=self.running,
             placing=self.placing,
             stopped=self.stopped,
@@ -224,16 +237,28 @@ class Worker:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.
                 now = time.monotonic()
                 give_up_s = give_up_s or now + self._patience_s
-                if now >= give_up_s or self.runner.stop_asked:
-                    return TaskResult.not_started(task, error, future.submitted_ns, self.number, future.stolen_from)
+                spent = self._fail_when_spent and error.errno in _NO_DESCRIPTOR
+                if spent or now >= give_up_s or self.runner.stop_asked:
+                    return self._not_started(future, error)
                 pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 self.runner.pause(pause_s)
             except SpawnError as error:
-                return TaskResult.not_started(task, error, future.submitted_ns, self.number, future.stolen_from)
+                return self._not_started(future, error)
             except (MappingError, ClosedError) as error:  # its input cannot be given away: that task's trouble alone
                 code = error.errno if isinstance(error, MappingError) else None
                 refused = SpawnError(code or errno.EINVAL, "input", task.command, str(error))
                 refused.__cause__ = error
-                return TaskResult.not_started(task, refused, future.submitted_ns, self.number, future.stolen_from)
+                return self._not_started(future, refused)
             else:
-                return TaskResult(*fields, task, None, future.submitted_ns, self.number, future.stolen_from)  # type: ignore[call-arg]
+                result = TaskResult(  # type: ignore[call-arg]
+                    *fields, task, None, future.submitted_ns, self.number, future.stolen_from, future.attempts
+                )
+                if future.last is None:
+                    self.waits.add(result.started_ns - future.submitted_ns)
+                self.runs.add(result.ended_ns - result.started_ns)
+                return result
+
+    def _not_started(self, future: TaskFuture, error: SpawnError) -> TaskResult:
+        return TaskResult.not_started(
+            future.task, error, future.submitted_ns, self.number, future.stolen_from, future.attempts
+        )
