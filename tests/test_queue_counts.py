@@ -431,5 +431,7 @@ def test_shards_go_round() -> None:
     assert [q.get() for _ in range(7)] == list(range(7))
     q.put_many(range(7))
     assert q.shard_sizes() == (3, 2, 2)
-    assert q.shutdown(immediate=True)
+    assert len(q.shutdown(immediate=True)) == 7
     assert q.finished()
+    assert not q.full()
+    assert len(q._permits) == 7
