@@ -335,7 +335,13 @@ def test_without_a_thread_to_wait_in_the_worker_waits(monkeypatch: pytest.Monkey
 def test_later_gives_back_in_the_order_of_time() -> None:
     """Whatever the order in which they came; what is removed does not come; its thread ends when nothing waits."""
     came: list[Any] = []
-    later = Later(came.append)
+    seen: list[int] = []
+
+    def take(future: Any) -> None:
+        seen.append(len(later))  # on its way it is still to be seen here, or a draining scheduler would end without it
+        came.append(future)
+
+    later = Later(take)
     futures: list[Any] = [Future() for _ in range(5)]
     for future, delay_s in zip(futures, (0.08, 0.02, 0.05, 0.03, 60), strict=True):
         later.put(future, delay_s)
@@ -344,6 +350,7 @@ def test_later_gives_back_in_the_order_of_time() -> None:
     assert not later.remove(futures[2])
     wait_until(lambda: len(came) == 3)
     assert came == [futures[1], futures[3], futures[0]]
+    assert seen == [4, 3, 2]
     assert later.take_all() == [futures[4]]
     wait_until(lambda: later._thread is None)
     assert len(later) == 0

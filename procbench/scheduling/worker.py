@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.budget import shared_budget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
@@ -32,6 +32,7 @@ from procbench.scheduling.times import Histogram, Times
 # not to get in its way.
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,8 @@ class Worker:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.
                 now = time.monotonic()
                 give_up_s = give_up_s or now + self._patience_s
-                if now >= give_up_s or self.runner.stop_asked:
+                spent = self._fail_when_spent and error.errno in _NO_DESCRIPTOR
+                if spent or now >= give_up_s or self.runner.stop_asked:
                     return self._not_started(future, error)
                 pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 self.runner.pause(pause_s)
