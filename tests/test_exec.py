@@ -318,7 +318,7 @@ def test_a_stopped_daemon_hears_sigterm(marker: str):
 
 def test_a_signal_while_orphans_are_ended_kills_them_at_once(marker: str):
     """Before that each was asked just once, whoever else ended meanwhile."""
-    daemon = f"trap 'echo heard' TERM; echo ready; while :; do sleep {marker}; done"
+    daemon = f"trap 'echo heard' TERM; echo ready; while :; do sleep {marker} & wait; done"
     others = f"i=0; while [ $i -lt 30 ]; do sleep {marker} & i=$((i+1)); done"
     with started(
         "--grace", "1000", "--", "sh", "-c", f'setsid sh -c "{daemon}" & {others}; read line; exit 8'
@@ -478,7 +478,7 @@ def test_the_command_has_the_foreground_from_its_start():
 
 
 def test_ctrl_c_ends_the_wait_for_what_the_command_left_behind(marker: str):
-    daemon = f"trap : TERM; echo ready; while :; do sleep {marker}; done"
+    daemon = f"trap : TERM; echo ready; while :; do sleep {marker} & wait; done"
     command = f"sh -c \"setsid sh -c '{daemon}' & sleep 0.1\""
     with terminal("sh", "-c", f"trap : INT; {EXEC_WORDS} --grace 1000 -- {command}; echo over") as screen:
         screen.shows("ready")
@@ -566,7 +566,8 @@ until [ -e {go} ]; do sleep 0.02; done
 """
     )
     with terminal("bash", "--norc", "--noediting", "-i") as screen:
-        screen.types(f"{EXEC_WORDS} -- sh {command}\n")
+        # not dash, which waits for a child of vfork(2) that was stopped before its exec, and so is not stopped itself
+        screen.types(f"{EXEC_WORDS} -- bash {command}\n")
         screen.shows("begun\r\n")
         for how in ("fg", "bg"):
             screen.types("\x1a")

@@ -46,7 +46,7 @@ def test_a_program_that_is_interrupted_ends_by_130_without_more_words(tmp_path: 
 import sys
 from procbench import RunSettings, WorkStealingScheduler
 folder, marker, ending = sys.argv[1:]
-script = f'trap "touch {folder}/$0.asked; {ending}" TERM; touch {folder}/$0.began; while :; do sleep {marker}; done'
+script = f'trap "touch {folder}/$0.asked; {ending}" TERM; touch {folder}/$0.began; while :; do sleep {marker} & wait; done'
 try:
     with WorkStealingScheduler(RunSettings(workers=2, kill_grace_s=1000, discard=True)) as scheduler:
         futures = [scheduler.submit(["sh", "-c", script, str(number)]) for number in range(40)]

@@ -80,9 +80,8 @@ def run_as_init(
     before, on_child = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD), signal.getsignal(signal.SIGCHLD)
     foreground = Foreground()
     try:
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # ignored, it would have the kernel reap, and tell nobody the status
+        # Ignored, it would have the kernel reap, and tell nobody the status.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         adopt()
         command = _start(argv, foreground)
     except BaseException:
@@ -164,9 +163,8 @@ class _Init:
                 earliest_s = now_s + _WAIT_PER_LOOK * took_s
             info = _next_signal(min(look_at_s, kill_at_s))
             if info is not None and info.si_signo == signal.SIGCHLD:
-                look_at_s = (
-                    earliest_s  # whoever the last look missed has become an orphan by the end of one that was told
-                )
+                # Whoever the last look missed has become an orphan by the end of one that was told.
+                look_at_s = earliest_s
             elif info is not None and info.si_signo in _IMPATIENT and number != signal.SIGKILL:
                 kill_at_s = 0.0
 
