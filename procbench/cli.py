@@ -13,12 +13,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from procbench import __version__
-from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
+from procbench.errors import InvalidInputError, NotebookError, ProcbenchError, SpawnError
 from procbench.io.signals import EndedBySignal
 from procbench.views.terminal import one_line
 
 BAD_INPUT = 2
 FAILED = 1
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -148,6 +150,34 @@ def run(
     from procbench.views.running import run_asked
 
     return run_asked(RunOptions(**asked), _say)
+
+
+@app.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run one command as a container's first process would, and leave nothing.",
+)
+def exec_command(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND", hidden=True)] = None,
+    group: Annotated[bool, typer.Option("-g", help="Pass signals on to the command's whole process group.")] = False,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until it is ended; status 124.")] = None,
+    grace: Annotated[float, typer.Option(metavar="S", help="Seconds between SIGTERM and SIGKILL.")] = 5.0,
+) -> int:
+    """Run one command as a container's first process would: pass signals on, reap orphans, leave nothing.
+
+    What outlives the command is ended by SIGTERM, and after --grace by SIGKILL; a signal meanwhile kills it at once. It can
+    read from the terminal, and Ctrl-Z and fg work. Exit status: the command's; 128 and the signal that ended it; 124 after
+    --timeout; 126 if it cannot be executed; 127 if it is not found; 2 for bad input.
+    """
+    from procbench.io.init import run_as_init
+
+    _must_be_seconds(timeout)
+    if not command:
+        raise InvalidInputError("there is no command to run; give one after --")
+    try:
+        return run_as_init(command, group=group, timeout=timeout, grace_s=grace)
+    except SpawnError as error:
+        return _complain(error, NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
 
 
 @app.command(short_help="Show what this machine is, and what makes its numbers waver.")

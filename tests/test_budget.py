@@ -38,7 +38,7 @@ from procbench.errors import (
 from procbench.io import budget as budget_module
 from procbench.io import fd_limit
 from procbench.io.budget import DescriptorBudget, shared_budget
-from procbench.io.fd_line import PermitLine
+from procbench.io.fd_line import PermitLine, Waiter
 from tests.waiting import run_python, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::procbench.errors.DescriptorUsageWarning")
@@ -212,9 +212,9 @@ def test_permits_that_come_back_inside_the_serving_go_on_at_once() -> None:
     """A garbage collection may release at any call, even of the one that wakes; who waits gets that too."""
     budget = DescriptorBudget(3)
     budget.acquire(3)
-    second = None
-    first = budget._enter_line(1, lambda: budget.release(2))
-    second = budget._enter_line(2, lambda: None)
+    first, second = Waiter(1, lambda: budget.release(2), lasting=False), Waiter(2, lambda: None, lasting=False)
+    budget._enter_line(first)
+    budget._enter_line(second)
     budget.release(1)
     assert first.served
     assert second.served
@@ -535,6 +535,24 @@ def test_a_child_does_not_wait_for_what_somebody_keeps(follower: DescriptorBudge
     assert (follower.in_use, follower.statistics().lasting) == (0, 0)
 
 
+def test_a_child_that_kept_permits_leave_no_room_for_is_refused_at_once() -> None:
+    """L19: with a number of its own a budget goes not beyond it, so who would wait for handles, perhaps for ever, is told."""
+    budget = DescriptorBudget(10)
+    budget.acquire(8, lasting=True)
+    budget.acquire(2)
+    for ask in (budget.acquire, budget.acquire_nowait, lambda count: asyncio.run(budget.acquire_async(count))):
+        with pytest.raises(DescriptorsSpentError, match="handles keep 8"):
+            ask(3)
+    waiting = in_thread(lambda: budget.acquire(2))  # what is left suffices for this one
+    wait_until(lambda: budget.waiting == 1)
+    budget.release(2)
+    waiting.join(20)
+    assert not waiting.is_alive()
+    budget.release(2)
+    budget.let_go(8)
+    assert (budget.in_use, budget.lasting) == (0, 0)
+
+
 def test_who_wants_to_keep_some_waits_for_others_and_keeps_no_child_waiting(follower: DescriptorBudget) -> None:
     """A handle is waited for until another is closed; a child that comes later overtakes it, or both would wait for ever."""
     follower.acquire(10, lasting=True)
@@ -685,7 +703,9 @@ class BudgetMachine(RuleBasedStateMachine):
             with pytest.raises(DescriptorsSpentError):
                 self.budget.acquire(count, lasting=lasting)
             return
-        self.line.append((count, lasting, self.budget._line.enter(count, lambda: None, lasting=lasting)))
+        waiter = Waiter(count, lambda: None, lasting=lasting)
+        self.budget._line.enter(waiter)
+        self.line.append((count, lasting, waiter))
         self.settle()
 
     @precondition(lambda self: self.held)

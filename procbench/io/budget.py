@@ -17,7 +17,6 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -124,7 +123,8 @@ class DescriptorBudget:
 
         Raises:
             DescriptorsSpentError: They did not come back in time, or only from who may keep them for ever, or a budget that was
-                made for ``limit`` permits has fewer in all; errno is EMFILE.
+                made for ``limit`` permits has fewer in all, or fewer beside the lasting ones, which a child does not wait for;
+                errno is EMFILE.
             DescriptorUsageWarning: Only where warnings are errors; no permit is kept then.
             InvalidInputError: ``count`` is no number of at least 1 or ``timeout`` none of at least 0.
         """
@@ -134,8 +134,9 @@ class DescriptorBudget:
             return
         asleep = threading.Lock()
         asleep.acquire()
-        waiter = self._enter_line(count, asleep.release, lasting=lasting, patient=patient)
+        waiter = Waiter(count, asleep.release, lasting=lasting, patient=patient)
         try:
+            self._enter_line(waiter)
             self._ask_keepers()  # again: what came back before it stood in line may be kept
             asleep.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         except BaseException:
@@ -154,8 +155,9 @@ class DescriptorBudget:
             return
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        waiter = self._enter_line(count, lambda: loop.call_soon_threadsafe(_settle, woken), lasting=lasting)
+        waiter = Waiter(count, lambda: loop.call_soon_threadsafe(_settle, woken), lasting=lasting)
         try:
+            self._enter_line(waiter)
             self._ask_keepers()
             await asyncio.wait([woken], timeout=timeout)
         except BaseException:
@@ -166,7 +168,8 @@ class DescriptorBudget:
     def acquire_nowait(self, count: int = 1, *, lasting: bool = False, warn: bool = True) -> None:
         """Take ``count`` permits that can be had now; otherwise as :meth:`acquire`."""
         if not self.try_acquire(count, lasting=lasting, warn=warn):
-            waiter = self._enter_line(count, None, lasting=lasting)
+            waiter = Waiter(count, None, lasting=lasting)
+            self._enter_line(waiter)
             self._leave_line(waiter, "and the caller would not wait", warn=warn)
 
     def try_acquire(self, count: int = 1, *, lasting: bool = False, warn: bool = True) -> bool:
@@ -194,7 +197,9 @@ class DescriptorBudget:
             PermitReleaseError: Fewer are out; nothing has changed.
             InvalidInputError: ``count`` is no number of at least 1.
         """
-        self._give_back(count, lasting=False)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=False)
 
     def hold(self, count: int = 1) -> None:
         """Take lasting permits for what is opened in any case; never waits and is never refused.
@@ -206,7 +211,9 @@ class DescriptorBudget:
 
     def let_go(self, count: int = 1) -> None:
         """Give lasting permits back, as :meth:`release` does others."""
-        self._give_back(count, lasting=True)
+        if type(count) is not int or count < 1:
+            checks.whole("count", count, 1)
+        self._line.give_back(count, lasting=True)
 
     @property
     def capacity(self) -> int:
@@ -217,6 +224,11 @@ class DescriptorBudget:
     def in_use(self) -> int:
         """How many permits are out."""
         return self._line.in_use
+
+    @property
+    def lasting(self) -> int:
+        """How many permits are out for as long as their owners like."""
+        return self._line.lasting
 
     @property
     def waiting(self) -> int:
@@ -250,20 +262,16 @@ class DescriptorBudget:
         with self._lock:
             self._keepers.add(keeper)
 
-    def _give_back(self, count: int, *, lasting: bool) -> None:
-        if type(count) is not int or count < 1:
-            checks.whole("count", count, 1)
-        self._line.give_back(count, lasting=lasting)
-
-    def _enter_line(
-        self, count: int, wake: Callable[[], object] | None, *, lasting: bool = False, patient: bool = True
-    ) -> Waiter:
+    def _enter_line(self, waiter: Waiter) -> None:
         """Stand in line, after those who keep idle ones were asked for them: nobody goes beyond the capacity for their sake."""
         self._follow()
+        count, lasting = waiter.count, waiter.lasting
         if count > self._line.capacity and not self._line.beyond:
             raise self._spent(count, "and never can be had")
         self._ask_keepers()
-        return self._line.enter(count, wake, lasting=lasting, patient=patient)
+        if not (lasting or self._line.beyond) and count + self._line.lasting > self._line.capacity:
+            raise self._spent(count, f"and handles keep {self._line.lasting}, which may be for ever")
+        self._line.enter(waiter)
 
     def _leave_line(self, waiter: Waiter, why_not: str, *, warn: bool) -> None:
         if not self._line.leave(waiter):
@@ -318,7 +326,7 @@ class DescriptorBudget:
         try:
             warnings.warn(message, DescriptorUsageWarning, stacklevel=4)
         except BaseException:  # warnings are errors: the caller gets this instead of its permits
-            self._give_back(count, lasting=lasting)
+            self._line.give_back(count, lasting=lasting)
             raise
 
 

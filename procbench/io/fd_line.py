@@ -17,7 +17,17 @@ from procbench.errors import PermitReleaseError
 
 
 class Waiter:
-    """Somebody who wants permits that were not there at once, and how to tell them that they have them."""
+    """Somebody who wants permits that were not there at once.
+
+    Args:
+        count: How many.
+        wake: Called, from any thread, when they are there; ``None`` for who leaves the line at once.
+        lasting: Of which sort.
+        patient: Whether to wait for lasting ones of others; who does not is woken unserved where nothing else would help.
+
+    Attributes:
+        served: Whether it has them.
+    """
 
     __slots__ = ("count", "lasting", "patient", "served", "wake")
 
@@ -110,22 +120,13 @@ class PermitLine:
             self.capacity = capacity
             self._match()
 
-    def enter(self, count: int, wake: Callable[[], object] | None, *, lasting: bool, patient: bool = True) -> Waiter:
-        """Stand in line, and perhaps be served at once.
-
-        Args:
-            count: How many are wanted.
-            wake: Called, from any thread, when they are there; ``None`` for who leaves the line at once.
-            lasting: Of which sort.
-            patient: Whether to wait for lasting ones of others; who does not is woken unserved where nothing else would help.
-        """
-        waiter = Waiter(count, wake, lasting=lasting, patient=patient)
+    def enter(self, waiter: Waiter) -> None:
+        """Let ``waiter`` stand in line; perhaps it is served at once."""
         with self._lock:
             self._waiters.append(waiter)
             self._match()
-            if wake is not None and not waiter.served:
+            if waiter.wake is not None and not waiter.served:
                 self.waits += 1
-        return waiter
 
     def leave(self, waiter: Waiter) -> bool:
         """Return whether the waiter was served; if not, it waits no more."""

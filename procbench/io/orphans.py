@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Final
 
 from procbench import linux
-from procbench.cpu.processes import PROC
+from procbench.cpu.processes import PROC, stat_fields
 from procbench.io.groups import ProcessState, all_processes, state_of
 
 MARK_NAME: Final = "PROCBENCH_CHILD"
 """The environment variable by which a child's descendants are known: what each procbench above them called theirs."""
 
 _WAIT_S = 0.005
-_EXEC_TRIES = 5
+_EXEC_WAIT_S = 0.001
+_EXEC_TRIES = 200  # on a busy machine it may stand there for as long as others have their turn
+_VSIZE, _ENV_END = 20, 48  # places behind the command's name, proc_pid_stat(5)
 
 _CHILDREN_BY_THREAD: Final = Path(f"/proc/self/task/{os.getpid()}/children").exists()  # CONFIG_PROC_CHILDREN
 
@@ -133,9 +135,10 @@ class Family:
 
     def release(self) -> list[int]:
         """Reap those that have ended, after the child was reaped, and return the pids of those that live on."""
-        alive = reaped = True
+        alive: list[ProcessState] = []
+        reaped = True
         while reaped:  # one that ends hands its own children on, perhaps after the look
-            alive = reaped = False
+            alive, reaped = [], False
             for orphan in _adopted():
                 if _strays.get(orphan.pid) == orphan.started_ticks:
                     if orphan.ended:
@@ -145,9 +148,9 @@ class Family:
                     if orphan.ended:
                         reaped = _reap(orphan.pid) or reaped
                     else:
-                        alive = True
+                        alive.append(orphan)
         left = self.members() if alive else []
-        _strays.update((one.pid, one.started_ticks) for one in left)  # also what has ended since
+        _strays.update((one.pid, one.started_ticks) for one in (*alive, *left))  # also what has ended since
         return [one.pid for one in left if not one.ended]
 
     def _is_mine(self, process: ProcessState, *, adopted: bool) -> bool:
@@ -158,16 +161,31 @@ class Family:
         )
 
     def _carries_mark(self, pid: int) -> bool:
-        environment, tries = b"", _EXEC_TRIES
-        while not environment and tries:  # in the midst of an exec it is empty for a moment
-            try:
-                environment = (PROC / str(pid) / "environ").read_bytes()
-            except OSError:  # it has ended, or is somebody else's
-                return False
-            tries -= 1
+        try:
+            environment = _environment(pid)
+        except OSError:  # it has ended, or is somebody else's
+            return False
         name = MARK_NAME.encode() + b"="
         marks = [entry.removeprefix(name) for entry in environment.split(b"\0") if entry.startswith(name)]
         return any(self._own in mark.split(b"/") for mark in marks)
+
+
+def _environment(pid: int) -> bytes:
+    """Return a process's environment; in the midst of an exec, when there is none, wait for the new one."""
+    path = PROC / str(pid) / "environ"
+    for _ in range(_EXEC_TRIES):
+        if environment := path.read_bytes():
+            return environment
+        if not _in_exec(pid):
+            break
+        time.sleep(_EXEC_WAIT_S)
+    return path.read_bytes()  # again: the exec may have come to its end between the two looks
+
+
+def _in_exec(pid: int) -> bool:
+    """Return whether a process has its new memory, and no environment in it yet; a kernel thread and a zombie have neither."""
+    fields = stat_fields(PROC / str(pid))
+    return fields[_VSIZE] != b"0" and fields[_ENV_END] == b"0"
 
 
 def _adopted() -> list[ProcessState]:

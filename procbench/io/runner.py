@@ -19,8 +19,9 @@ from typing import Any, Literal
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.containment import ContainmentLevel, Ending
+from procbench.io.contained import ContainmentLevel
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
+from procbench.io.ending import Ending
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order
 from procbench.io.pipes import EXIT, WAKE
@@ -30,6 +31,7 @@ from procbench.memory.lease import PooledBuffer
 
 _LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 _WITHOUT_PIPES = 2
+_START_PATIENCE_S = 10.0  # for a runner's own permits; in an event loop's thread, which then stands still, not for ever
 _SHARED_BUFFERS = 16  # children with pipes at a time, each in a thread of its own, before one needs memory of its own
 
 
@@ -87,7 +89,7 @@ class ChildRunner:
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
         if budget is not None and self._own_permits:
             # Other runners' children end, but other runners may stay for ever.
-            at_most_s = 0.0 if fail_when_spent else None
+            at_most_s = 0.0 if fail_when_spent else _START_PATIENCE_S
             budget.acquire(self._own_permits, at_most_s, lasting=True, patient=False, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent

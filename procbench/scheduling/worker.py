@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.budget import shared_budget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
