@@ -86,6 +86,11 @@ class ScalingFit:
         return self.counts[-1]
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether there were blocks enough for intervals."""
+        return bool(self._drawn)
+
+    @property
     def peak_is_measured(self) -> bool:
         """Whether the estimated peak lies among the measured numbers of workers, and not beyond them."""
         return self.peak.value <= self.most
@@ -105,7 +110,7 @@ class ScalingFit:
             raise InvalidInputError(f"workers is {workers!r}; it must be a finite number of at least 1")
         columns = _columns(np.array([float(workers)]))[0]
         value = workers / float(columns @ np.array(self._terms))
-        if not self._drawn:
+        if not self.has_intervals:
             return Fitted(value, 0.0, math.inf)
         drawn = np.array(self._drawn)
         low, high = _ends(workers / (drawn[:, :3] @ columns) * drawn[:, 3], self.blocks, self.confidence)
@@ -145,7 +150,7 @@ def fit_scaling(
         chosen = random.integers(blocks, size=(resamples, blocks))
         noise = np.log(np.median(values[:, chosen], axis=2)) - np.log(medians)[:, None]
         fitted = counts / (columns @ terms)
-        misfit = _misfit(np.log(medians / fitted), noise, np.count_nonzero(terms))
+        misfit = _misfit(np.log(medians / fitted), noise, int(np.count_nonzero(terms)))
         # As the law and the noise would have it, so that a miss does not count both as a shift and as spread.
         again = fitted[:, None] * np.exp(noise + misfit * random.standard_normal(noise.shape))
         anew = [_solved(columns, counts / one) for one in again.T]

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Final
 
 from procbench.experiments.makespan_outcome import (
-    ALONE,
     ALL,
+    ALONE,
     LONGEST_LAST,
     SKEWED,
     UNIFORM,
@@ -95,11 +95,13 @@ def measure_makespan(
         bench = _Bench(lengths, work, opened.enter_context(WAYS[STEALING](1)), seed)
         bench.expect()
         conditions = [
-            Condition(condition(shape, way), bench.trial(shape, way, run), {"shape": shape, "way": way})
+            Condition(
+                condition(shape, way), bench.trial(shape, way, run), {"shape": shape, "way": way, "workers": workers}
+            )
             for shape in lengths
             for way, run in ways.items()
         ]
-        conditions.append(Condition(condition(ALL, ALONE), bench.alone, {"shape": ALL, "way": ALONE}))
+        conditions.append(Condition(condition(ALL, ALONE), bench.alone, {"shape": ALL, "way": ALONE, "workers": 1}))
         bench.per_block = len(conditions) + 1  # the baseline runs twice
         trials = measure(
             conditions,

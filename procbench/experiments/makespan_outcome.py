@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from procbench.analysis.statistics import Effect, fewest_blocks, paired_effect
 from procbench.experiments.columns import estimated, ratio, rows
 from procbench.experiments.makespan_ways import LONGEST_FIRST, STEALING, WAYS
-from procbench.lab.results import AGAIN, Trials
+from procbench.lab.results import Trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ class Makespan:
     of handing them out ends earlier, as far as commands are no faster in company than alone.
 
     Attributes:
-        trials: The measurement; values in seconds, factors ``shape`` and ``way``.
+        trials: The measurement; values in seconds, factors ``shape``, ``way`` and ``workers``.
         ran: What is known of each of its trials, in order.
         workers: Commands at a time.
         tasks: Commands in a batch.
@@ -161,8 +161,8 @@ class Makespan:
     def details(self) -> list[str]:
         """Return what was run, in lines."""
         lines = [
-            f"batches of known shape: {self.tasks} commands (dd) on {self.workers} workers, {self.trials.blocks} blocks after one "
-            f"to warm up, {self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}"
+            f"batches of known shape: {self.tasks} commands (dd) on {self.workers} workers, {self.trials.blocks} blocks "
+            f"after one to warm up, {self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}"
         ]
         if self.trials.blocks < fewest_blocks(self.trials.confidence):
             needed = fewest_blocks(self.trials.confidence)
@@ -173,9 +173,8 @@ class Makespan:
 
     def alt(self) -> str:
         """Return the figure in words."""
-        by_shape = {
-            shape: ", ".join(f"{row['way']} {row['of_bound']:.2f}" for row in rows(part))
-            for shape, part in self.summary().groupby("shape", sort=False)
-        }
-        times = "; ".join(f"{shape}: {words}" for shape, words in by_shape.items())
-        return f"Time for a batch in times of the bound, by shape and by who hands out its commands. {times}."
+        table, by_shape = rows(self.summary()), []
+        for shape in SHAPES:
+            ways = ", ".join(f"{row['way']} {row['of_bound']:.2f}" for row in table if row["shape"] == shape)
+            by_shape.append(f"{shape}: {ways}")
+        return f"Time for a batch in times of the bound, by shape and by who hands out its commands. {'; '.join(by_shape)}."

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.scaling import FEWEST_COUNTS, ScalingFit, fit_scaling
-from procbench.analysis.statistics import Effect, estimate, fewest_blocks, paired_effect
+from procbench.analysis.statistics import Effect, estimate
 from procbench.experiments.columns import ends, estimated, rows
 from procbench.experiments.makespan_outcome import Makespan
 from procbench.experiments.outcome import Outcome
+from procbench.experiments.stealing_curve import Curve
 from procbench.experiments.ways import PROCBENCH, USUAL
 from procbench.experiments.words import details_text
 from procbench.lab.results import AGAIN, Trials
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _NAMED = 3  # programs that fail and have room in a sentence
 _SHORT_S = 0.1  # below it a time is said in milliseconds
 _LONG_S = 100.0
-_BEYOND = 2  # times the most workers that were measured is how far the law is asked
-_STEPS = 60
 
 WORKLOAD = "workload"
 """Stands for a batch's shape where it is whatever its commands make it."""
@@ -62,9 +60,10 @@ class StealingResult(Outcome):
     """How long a batch of commands took, by way of running it, by number of workers and by shape.
 
     Attributes:
-        batches: One row per batch of the workload: the columns of :meth:`Trials.frame` (``value`` in seconds, less is better), ``way`` and
-            ``workers`` (factors), and ``failed``, commands whose status was not 0 (Int64, missing where the way does not
-            tell). The baseline's second run in a block has the condition ``... (A/A)`` and the same factors.
+        batches: One row per batch of the workload: the columns of :meth:`Trials.frame` (``value`` in seconds, less is
+            better), ``way`` and ``workers`` (factors), and ``failed``, commands whose status was not 0 (Int64, missing where
+            the way does not tell). The baseline's second run in a block has the condition ``... (A/A)`` and the same
+            factors.
         effects: Every way against the usual one, with the same number of workers; above 1 is faster.
         trace: The commands of the procbench run whose time was the median: the columns of
             :func:`procbench.analysis.results.frame`, and ``program``, the file name of the program.
@@ -99,17 +98,13 @@ class StealingResult(Outcome):
 
         frames = [self.batches.assign(shape=WORKLOAD)]
         if self.makespan is not None:
-            frames.append(self.makespan.frame().assign(workers=self.workers))
+            frames.append(self.makespan.frame())
         return pd.concat(frames, ignore_index=True)
 
     @cached_property
-    def fit(self) -> ScalingFit | None:
-        """The law of :mod:`procbench.analysis.scaling`, fitted to commands per second; None for too few numbers of workers."""
-        names = self._curve()
-        if len(names) < FEWEST_COUNTS:
-            return None
-        rates = {count: [self.tasks / value for value in self.trials.values(name)] for count, name in names.items()}
-        return fit_scaling(rates, seed=self.trials.seed)
+    def curve(self) -> Curve:
+        """How many commands per second procbench runs, by number of workers."""
+        return Curve(self.trials, self.limits_s, self.tasks)
 
     @property
     def limit_s(self) -> float:
@@ -136,74 +131,6 @@ class StealingResult(Outcome):
         columns = ["way", "median_s", "low_s", "high_s", "ratio", "ratio_low", "ratio_high", "verdict", "tasks_per_s"]
         table = pd.DataFrame(found, columns=[*columns, "limit_share"])
         return table.sort_values("median_s", ignore_index=True)
-
-    def scaling(self) -> pd.DataFrame:
-        """Return one row per number of workers, all with procbench.
-
-        Returns:
-            ``workers``; ``median_s``, ``low_s``, ``high_s`` and ``limit_s``, seconds; ``limit_share``; ``per_s``, ``per_s_low``,
-            ``per_s_high`` and ``limit_per_s``, commands per second; ``speedup``, how many times as fast as with one worker,
-            with ``speedup_low`` and ``speedup_high``.
-        """
-        import pandas as pd
-
-        found = []
-        names = self._curve()
-        for count, name in names.items():
-            speedup = paired_effect(self.trials.values(names[1]), self.trials.values(name), larger_is_better=False)
-            times = self._times(name, self.limits_s[count])
-            gains = {"speedup": speedup.ratio, **ends("speedup", speedup)}
-            of_time = {"per_s": "median_s", "per_s_low": "high_s", "per_s_high": "low_s"}
-            rates = {rate: self.tasks / times[seconds] for rate, seconds in of_time.items()}
-            limits = {"limit_s": self.limits_s[count], "limit_per_s": self.tasks / self.limits_s[count]}
-            found.append({"workers": count, **times, **limits, **rates, **gains})
-        return pd.DataFrame(found)
-
-    def predicted(self) -> pd.DataFrame:
-        """Return what the fitted law expects, up to twice the workers that were measured; no row where nothing was fitted.
-
-        Returns:
-            ``workers``, in steps that draw a smooth line; ``per_s`` with ``per_s_low`` and ``per_s_high``, commands per second,
-            whose ends are missing where there were too few blocks.
-        """
-        import pandas as pd
-
-        columns = ["workers", "per_s", "per_s_low", "per_s_high"]
-        if self.fit is None:
-            return pd.DataFrame(columns=columns, dtype=float)
-        last, found = _BEYOND * self.fit.most, []
-        for step in range(_STEPS + 1):
-            workers = 1 + (last - 1) * step / _STEPS
-            rate = self.fit.predict(workers)
-            found.append(
-                (workers, rate.value, *((rate.low, rate.high) if math.isfinite(rate.high) else (math.nan,) * 2))
-            )
-        return pd.DataFrame(found, columns=columns)
-
-    def law(self) -> pd.DataFrame:
-        """Return the fitted law's numbers, one row each; no row where nothing was fitted.
-
-        Returns:
-            ``name``; ``value`` with ``low`` and ``high``, missing where there were too few blocks. A peak beyond twice what was
-            measured is infinite: nothing is known of it but that.
-        """
-        import pandas as pd
-
-        fit, columns = self.fit, ["name", "value", "low", "high"]
-        if fit is None:
-            return pd.DataFrame(columns=columns)
-        beyond = _BEYOND * fit.most
-        named = {
-            "λ, commands per second of one worker": fit.rate,
-            "σ, contention": fit.contention,
-            "κ, coherence": fit.coherence,
-            "N*, workers at the peak": fit.peak,
-            f"commands per second expected of {beyond} workers": fit.predict(beyond),
-        }
-        has_interval = fit.blocks >= fewest_blocks(fit.confidence)
-        ends_of = {name: (one.low, one.high) if has_interval else (math.nan, math.nan) for name, one in named.items()}
-        found = [(name, one.value, *ends_of[name]) for name, one in named.items()]
-        return pd.DataFrame(found, columns=columns)
 
     def shapes(self) -> pd.DataFrame:
         """Return :meth:`Makespan.summary`; no row where batches of known shape were not measured."""
@@ -270,26 +197,6 @@ class StealingResult(Outcome):
         times = ", ".join(f"{row['way']} {_seconds(row['median_s'])}" for row in rows(self.summary()))
         return f"Median time for {self._batch()}, by way: {times}; limit {_seconds(self.limit_s)}."
 
-    def scaling_alt(self) -> str:
-        """Return the scaling curve in words."""
-        rates = ", ".join(
-            f"{row['workers']}: {row['per_s']:.3g} (limit {row['limit_per_s']:.3g})" for row in rows(self.scaling())
-        )
-        law = "" if self.fit is None else f" The law fitted to them {self.peak_words()}."
-        return f"Commands per second with procbench, by number of workers: {rates}.{law}"
-
-    def peak_words(self) -> str:
-        """Return what the fitted law says of its peak; empty where nothing was fitted."""
-        if self.fit is None:
-            return ""
-        if not self.fit.peak_is_measured:
-            return f"has its peak beyond what was measured, {self.fit.most} workers"
-        peak, low, high = self.fit.peak.value, self.fit.peak.low, self.fit.peak.high
-        if not low:
-            return f"has its peak at {peak:.2g} workers; too few blocks for an interval"
-        reach = f"{low:.2g} to {high:.2g}" if high <= self.fit.most else f"{low:.2g} to beyond what was measured"
-        return f"has its peak at {peak:.2g} workers, {100 * self.fit.confidence:g} % interval {reach}"
-
     def shapes_alt(self) -> str:
         """Return the figure of batches of known shape in words."""
         return "Batches of known shape were not measured." if self.makespan is None else self.makespan.alt()
@@ -304,11 +211,6 @@ class StealingResult(Outcome):
     def compared(self) -> list[Effect]:
         """Return the effects that are kept with the values."""
         return [*self.effects, *(self.makespan.effects() if self.makespan else [])]
-
-    def _curve(self) -> dict[int, str]:
-        """Return the conditions in which procbench ran, by number of workers, ascending."""
-        named = {f["workers"]: name for name, f in self.trials.factors.items() if f["way"] == PROCBENCH}
-        return dict(sorted(named.items()))
 
     def _failing(self) -> str:
         """Return a sentence about commands that fail, to stand before all numbers; empty where none does."""
