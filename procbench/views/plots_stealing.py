@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PROGRAMS = 5
+_MOST_TICKS = 20
 _GREY: Final = "#555555"
 _BAND: Final = "#56B4E9"
 _OURS: Final = (STEALING, LONGEST_FIRST)
@@ -69,6 +70,9 @@ def scaling(table: pd.DataFrame, predicted: pd.DataFrame) -> Axes:
         predicted: ``workers``, ``per_s``, ``per_s_low``, ``per_s_high``, as ``Curve.predicted`` returns them: a line with a
             band, dashed beyond what was measured; without rows it is left out.
     """
+    from matplotlib import rc_context
+    from matplotlib.ticker import MaxNLocator
+
     axes = new_axes(height_inches=3.6)
     most = table["workers"].max()
     label = f"procbench, median{interval_words(table['per_s_low'])}"
@@ -84,31 +88,30 @@ def scaling(table: pd.DataFrame, predicted: pd.DataFrame) -> Axes:
     axes.set_ylabel("commands per second")
     # A band that knows nothing may reach far above everything; it is cut off there, so that the rest can be seen.
     axes.set_ylim(0, 1.15 * max(*limits, *table["per_s_high"].fillna(0), *table["per_s"], *predicted["per_s"]))
-    axes.set_xticks(_few(sorted({*table["workers"], last})))
-    legend_above(axes)
+    if last <= _MOST_TICKS:
+        axes.set_xticks(range(1, int(last) + 1))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    with rc_context(STYLE):
+        axes.figure.figure.legend(loc="outside upper left", ncols=3)
     return axes
 
 
 def _law(axes: Axes, predicted: pd.DataFrame, most: float) -> None:
     """Draw the law's line and band; a thin line says where measuring ended."""
     inside, beyond = predicted[predicted["workers"] <= most], predicted[predicted["workers"] >= most]
-    axes.plot(inside["workers"], inside["per_s"], color=_GREY, linewidth=2, label="scalability law, fitted")
-    axes.plot(beyond["workers"], beyond["per_s"], color=_GREY, linewidth=2, linestyle="-.", label="and foreseen")
+    axes.plot(inside["workers"], inside["per_s"], color=_GREY, linewidth=2, label="law, fitted")
+    axes.plot(beyond["workers"], beyond["per_s"], color=_GREY, linewidth=2, linestyle="-.", label="law, foreseen")
     if predicted["per_s_low"].notna().all():
         ends = predicted["per_s_low"], predicted["per_s_high"]
         band: dict[str, Any] = {"color": _BAND, "alpha": 0.35, "linewidth": 0, "zorder": 1}
-        axes.fill_between(predicted["workers"], *ends, label="95 % interval of the law", **band)
+        axes.fill_between(predicted["workers"], *ends, label="its 95 % interval", **band)
     axes.axvline(most, color=_GREY, linestyle=":", linewidth=1)
     at = (most, 0.02)
     words = axes.annotate(
         "measured up to here", at, (4, 0), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9
     )
     words.set_color(_GREY)
-
-
-def _few(counts: list[float]) -> list[float]:
-    """Return the numbers that have room on an axis."""
-    return counts[:: math.ceil(len(counts) / 16)]
 
 
 def shapes(table: pd.DataFrame) -> Figure:
