@@ -30,7 +30,7 @@ from procbench.lab.trials import Condition, measure
 from procbench.scheduling.task import ProcessTask
 
 TASKS_PER_WORKER: Final = 12
-LONGEST_SHARE: Final = 0.75
+LONGEST_SHARE: Final = 0.8
 """What the longest command of a skewed batch takes, as a share of ``T1/P``: long enough to be waited for, if it comes late."""
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval

@@ -151,7 +151,7 @@ class Makespan:
         for shape, batch in _BATCHES.items():
             effect = self.effect(shape, LONGEST_FIRST)
             shown = (
-                f"ends {effect.ratio:.2f} times as soon"
+                f"is done {effect.ratio:.2f} times as fast"
                 if effect.verdict != "no difference shown"
                 else "shows no difference"
             )
