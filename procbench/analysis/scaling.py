@@ -109,11 +109,13 @@ class ScalingFit:
         if not (math.isfinite(workers) and workers >= 1):
             raise InvalidInputError(f"workers is {workers!r}; it must be a finite number of at least 1")
         columns = _columns(np.array([float(workers)]))[0]
-        value = workers / float(columns @ np.array(self._terms))
+        drawn = np.array(((*self._terms, 1.0), *self._drawn))
+        with np.errstate(divide="ignore"):  # one worker may take no time at all, where only coherence is left
+            rates = workers / (drawn[:, :3] @ columns) * drawn[:, 3]
+        value = float(rates[0])
         if not self.has_intervals:
             return Fitted(value, 0.0, math.inf)
-        drawn = np.array(self._drawn)
-        low, high = _ends(workers / (drawn[:, :3] @ columns) * drawn[:, 3], self.blocks, self.confidence)
+        low, high = _ends(rates[1:], self.blocks, self.confidence)
         return Fitted(value, min(low, value), max(high, value))
 
 
