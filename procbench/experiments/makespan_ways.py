@@ -6,7 +6,6 @@ nothing else. Threads and runners stand ready before the clock starts.
 
 from __future__ import annotations
 
-import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ class TimedBatch:
     Attributes:
         seconds: From handing in to the last command's end.
         statuses: Each command's status; ``None`` if it could not be started.
-        walls_s: How long each took, seconds; NaN if it could not be started.
+        walls_s: How long each took, seconds; 0 if it could not be started.
     """
 
     seconds: float
@@ -69,7 +68,7 @@ def _threads(workers: int, hand_out: Callable[[Sequence[ProcessTask], int], list
                 ended[place] = _ran(runner, tasks[place])
 
         def run(tasks: Sequence[ProcessTask]) -> TimedBatch:
-            ended: list[Ended] = [(None, math.nan)] * len(tasks)
+            ended: list[Ended] = [(None, 0.0)] * len(tasks)
             started = time.perf_counter()
             for _ in pool.map(partial(serve, tasks, ended), runners, hand_out(tasks, workers)):
                 pass
@@ -83,7 +82,7 @@ def _ran(runner: ChildRunner, task: ProcessTask) -> Ended:
     try:
         result = RunResult(*runner.run(Order(task.argv, stdout=NULL, stderr=NULL)))
     except SpawnError:
-        return None, math.nan
+        return None, 0.0
     return result.returncode, result.wall_s
 
 
