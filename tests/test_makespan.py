@@ -117,7 +117,9 @@ def test_no_way_lets_output_through(name, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("name", "order"), [(STEALING, "abcd"), (STATIC, "abcd"), (SHARED, "abcd"), (LONGEST_FIRST, "cbda")])
+@pytest.mark.parametrize(
+    ("name", "order"), [(STEALING, "abcd"), (STATIC, "abcd"), (SHARED, "abcd"), (LONGEST_FIRST, "cbda")]
+)
 def test_one_worker_begins_them_in_the_order_of_the_way(name, order, tmp_path):
     expected = dict(zip("abcd", (0.1, 0.3, 0.4, 0.2), strict=True))
     tasks = [
@@ -163,7 +165,9 @@ def test_a_tiny_measurement_holds_what_must_hold(tiny):
 def test_all_of_a_block_have_the_commands_in_one_order_and_the_next_block_in_another():
     work = CalibratedWork(0.0, 1.0)
     lengths = {SKEWED: list(range(1, 25)), UNIFORM: [1] * 24, LONGEST_LAST: [1] * 23 + [12]}
-    bench = makespan._Bench(lengths, work, lambda tasks: TimedBatch(1.0, (0,) * len(tasks), (0.1,) * len(tasks)), seed=0)
+    bench = makespan._Bench(
+        lengths, work, lambda tasks: TimedBatch(1.0, (0,) * len(tasks), (0.1,) * len(tasks)), seed=0
+    )
     bench.per_block = 3
     orders = []
 

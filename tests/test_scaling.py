@@ -21,7 +21,9 @@ def law(workers, rate, contention, coherence):
 def measured(rate, contention, coherence, *, counts=COUNTS, blocks=8, noise=0.02, seed=0):
     random = np.random.default_rng(seed)
     return {
-        count: [law(count, rate, contention, coherence) * math.exp(noise * random.standard_normal()) for _ in range(blocks)]
+        count: [
+            law(count, rate, contention, coherence) * math.exp(noise * random.standard_normal()) for _ in range(blocks)
+        ]
         for count in counts
     }
 
