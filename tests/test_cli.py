@@ -9,6 +9,7 @@ import pty
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,13 @@ import pytest
 
 from procbench import cli
 from procbench.errors import InvalidInputError
+from procbench.io.containment import available_levels
 from procbench.lab.host import HostFacts
 from procbench.lab.store import Store
 from procbench.views.jupyter import lab_command
 from procbench.views.notebooks import Parameter
 from procbench.views.parameters import asked_parameters
-from tests.waiting import processes_with, wait_until
+from tests.waiting import SYSTEM_PYTHON, processes_with, run_python, wait_until
 
 HERE = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error"}
@@ -469,6 +471,62 @@ def test_what_has_left_its_group_ends_with_the_batch(tmp_path: Path, nap: str):
     done = procbench("run", "--", "sh", "-c", code, cwd=tmp_path, stdin=b"a\nb\n")
     assert done.returncode == 0
     assert processes_with(nap) == []
+
+
+def tree(nap: str) -> str:
+    """Return a shell's line that sleeps in its group, outside of it, and as a daemon."""
+    return f'sleep {nap} & setsid sleep {nap} & (setsid sh -c "sleep {nap} & exec sleep {nap}" &); sleep {nap}; :'
+
+
+@pytest.mark.parametrize("level", ["subreaper", "group", "cgroup"])
+def test_what_a_timed_out_command_started_is_gone_before_the_batch_ends(tmp_path: Path, nap: str, level: str):
+    """L05: by default also what left the group; the summary and the record name the level."""
+    if (reason := available_levels()[level]) is not None:
+        pytest.skip(reason)
+    watch = "touch began; while [ ! -e go ]; do sleep 0.02; done"
+    (tmp_path / "jobs").write_text(f"sh -c {shlex.quote(tree(nap))}\nsh -c {shlex.quote(watch)}\n")
+    chosen = () if level == "subreaper" else ("--set", f"containment={level}")
+    arguments = ("run", "--record", "--workers", "1", "--timeout", "5", *chosen, "--commands", "jobs")
+    with started(*arguments, cwd=tmp_path) as child:
+        wait_until((tmp_path / "began").exists, deadline_s=PATIENCE_S)
+        wait_until(lambda: len(processes_with(nap)) == (3 if level == "group" else 0), deadline_s=1.0)
+        (tmp_path / "go").touch()
+        _, said = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 1
+    assert re.search(rb"containment +" + level.encode(), said)
+    (kept,) = Store(tmp_path / "data").load().runs
+    assert kept.parameters["containment"] == level
+    assert processes_with(nap) == []  # the last net
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_what_left_its_group_too(tmp_path: Path, nap: str, number: signal.Signals, status: int):
+    """L05, L07, L10: SIGTERM once, or Ctrl-C twice, and within a second nothing is left of a tree with daemons."""
+    with started(
+        "run", "--workers", "2", "--", "sh", "-c", f'touch "$0"; {tree(nap)}', cwd=tmp_path, stdin=b"a\n"
+    ) as child:
+        wait_until(lambda: len(processes_with(f"sleep\0{nap}")) == 5, deadline_s=PATIENCE_S)
+        child.send_signal(number)
+        if number == signal.SIGINT:
+            read_until(child, b"Ctrl-C again")
+            child.send_signal(number)
+        wait_until(lambda: not processes_with(nap), deadline_s=1.0)
+        child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == status
+
+
+def test_a_machine_without_cgroups_is_told_in_one_line(tmp_path: Path):
+    """L05: never is less taken than was asked for; the line says what to do."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None or not SYSTEM_PYTHON.exists():
+        pytest.skip("becomes an ordinary user by setpriv")
+    code = (
+        "import sys; from procbench.scheduling.settings import RunSettings as S; from procbench.views.batch import *\n"
+    )
+    code += "try: run_batch([['true']], S(containment='cgroup'), QuietShow())\nexcept UnsupportedError as e: print(e)"
+    said = run_python(code, before=nobody, python=SYSTEM_PYTHON)
+    assert "systemd-run" in said
+    assert "\n" not in said
 
 
 # --- the other doors --------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from procbench.io import fd_held
 from procbench.io.budget import DescriptorBudget, shared_budget
 from procbench.io.descriptors import DescriptorStatistics, FileDescriptorManager
 from procbench.io.fd_handle import FdHandle
-from procbench.io.fd_held import Held
+from procbench.io.fd_held import KINDS, Held
 from procbench.io.fd_pool import FdPools
 from tests.waiting import run_python, wait_until
 
@@ -54,7 +54,7 @@ def budget() -> Iterator[DescriptorBudget]:
 
 @pytest.fixture
 def manager(budget: DescriptorBudget) -> Iterator[FileDescriptorManager]:
-    with FileDescriptorManager(budget, when_spent="fail") as made:
+    with FileDescriptorManager(budget, when_spent="fail", reuse=KINDS) as made:
         yield made
 
 
@@ -470,21 +470,21 @@ def test_a_spent_budget_fails_or_is_waited_for_as_was_chosen() -> None:
 def test_what_comes_back_while_somebody_waits_is_not_kept() -> None:
     """Shared or not: the permit goes to who waits."""
     budget = DescriptorBudget(1)
-    with FileDescriptorManager(budget) as manager:
+    with FileDescriptorManager(budget, reuse=KINDS) as manager:
         handle = manager.open_null()
-        thread = threading.Thread(target=budget.acquire)
+        thread = threading.Thread(target=lambda: budget.acquire(lasting=True))
         thread.start()
         wait_until(lambda: budget.waiting == 1)
         handle.close()
         thread.join(20)
         assert counters(manager, "null") == (1, 0, 1, 0, 0, 0)
-        budget.release()
+        budget.let_go()
 
 
 def test_idle_descriptors_keep_nobody_waiting() -> None:
     """Whoever asks the budget, another manager or the scheduler, gets what is idle."""
     budget = DescriptorBudget(2)
-    with FileDescriptorManager(budget) as manager:
+    with FileDescriptorManager(budget, reuse=KINDS) as manager:
         manager.open_memfd().close()
         manager.open_null().close()
         assert budget.in_use == 2
@@ -497,7 +497,7 @@ def test_the_kernels_own_refusal_is_a_typed_error_and_opens_nothing(
     budget: DescriptorBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L19: ENFILE in spite of permits: idle ones are closed and it is tried once more; then it is DescriptorsSpentError."""
-    with FileDescriptorManager(budget) as manager:
+    with FileDescriptorManager(budget, reuse=KINDS) as manager:
         manager.open_null().close()
         calls: list[int] = []
 
@@ -559,7 +559,7 @@ from procbench.io.descriptors import FileDescriptorManager
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
 fill = [os.dup(2) for _ in range(1100)]
-with FileDescriptorManager(DescriptorBudget(100)) as manager:
+with FileDescriptorManager(DescriptorBudget(100), reuse=('pipe', 'memfd', 'null', 'file')) as manager:
     for _ in range(2):
         read_end, write_end = manager.open_pipe()
         assert read_end.fileno() > 1024
@@ -707,7 +707,7 @@ def test_closing_while_another_opens_leaves_nothing(budget: DescriptorBudget, mo
 
 def test_a_forgotten_manager_closes_what_is_idle(budget: DescriptorBudget) -> None:
     """No descriptor and no permit stays behind with it."""
-    manager = FileDescriptorManager(budget)
+    manager = FileDescriptorManager(budget, reuse=KINDS)
     manager.open_memfd().close()
     ends = list(manager.open_pipe())
     while ends:
@@ -750,7 +750,7 @@ def test_eight_threads_share_a_manager(budget: DescriptorBudget, text: Path) -> 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     errors: list[BaseException] = []
-    with FileDescriptorManager(budget, max_idle=3) as manager:
+    with FileDescriptorManager(budget, reuse=KINDS, max_idle=3) as manager:
 
         def work(seed: int) -> None:
             chance = random.Random(seed)
@@ -802,7 +802,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.budget = DescriptorBudget(7)
-        self.manager = self.make(self.budget, when_spent="fail", max_idle=2)
+        self.manager = self.make(self.budget, when_spent="fail", reuse=KINDS, max_idle=2)
         self.out: list[FdHandle] = []
         self.stale: list[FdHandle] = []
         self.copies: dict[int, bytes] = {}

@@ -481,6 +481,21 @@ print("all")
     assert run_python(code) == "all"
 
 
+def test_a_peak_that_cannot_be_read_loses_no_result() -> None:
+    """L19: at the limit this process cannot look up its own peak memory; a child's result says more than it was, and is there."""
+    code = """
+import os, resource
+from procbench import linux
+free = os.open("/dev/null", os.O_RDONLY); os.close(free)
+known = linux.own_peak_memory_bytes()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+assert linux.own_peak_memory_bytes() >= 0.9 * known
+print("known")
+"""
+    assert run_python(code) == "known"
+
+
 def test_no_descriptor_at_all_fails_after_the_patience() -> None:
     """L19: a limit that stays is a failed result once spawn_patience_s is over, not a wait for ever."""
     code = """

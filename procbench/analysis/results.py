@@ -52,8 +52,8 @@ def frame(results: Iterable[TaskResult]) -> pd.DataFrame:
         bytes that are no text with backslashes; ``outcome`` (``succeeded``,
         ``failed``, ``timed_out``, ``cancelled``); ``returncode`` (Int64, missing if never started); ``signal``; ``error``,
         why it could not be started; ``worker`` and ``stolen_from``, worker numbers (the latter Int64, missing if not
-        stolen); ``attempts``; ``start_s`` and ``end_s``, seconds since the first of them was submitted; ``queue_wait_s``, ``wall_s``,
-        ``user_s``, ``system_s``, seconds; ``peak_memory_bytes`` and ``peak_memory_is_bound``; ``minor_faults``,
+        stolen); ``attempts``; ``start_s`` and ``end_s``, seconds since the first of them was submitted; ``queue_wait_s``,
+        ``wall_s``, ``user_s``, ``system_s``, seconds; ``peak_memory_bytes`` and ``peak_memory_is_bound``; ``minor_faults``,
         ``major_faults``, ``voluntary_switches``, ``involuntary_switches``, counts; ``stdout_bytes``, ``stderr_bytes``,
         ``truncated``; ``stdin_error``; ``transport``, the way its input went; ``pipe_size_bytes`` (Int64), where a size was
         asked for; ``stop_phase``, ``pipe_held_by_descendant``; ``limit_hit``.

@@ -17,6 +17,7 @@ import errno
 import itertools
 import os
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ _PROBE_FILES: Final = {("cpu", 1): "cpu.cfs_quota_us", ("cpu", 2): "cpu.max"} | 
 }
 _ALWAYS_THERE: Final = "cgroup.procs"
 _TRIES: Final = 5
+_WAITS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.0)
 
 _numbers = itertools.count(1)
 
@@ -224,18 +226,26 @@ class Subgroups:
 
     def _remove(self, folder: Path) -> None:
         with contextlib.suppress(OSError):  # it still holds a process; close tries again
-            folder.rmdir()
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
             self._made.discard(folder)
 
     def close(self) -> None:
-        """Remove the groups; one that still holds a process is left, because the kernel does not remove it."""
+        """Remove the groups; one that still holds a process is left, because the kernel does not remove it.
+
+        Waits a little for processes that are just ending: the kernel neither moves them nor forgets them yet.
+        """
         with self._lock:
             self._closed = self._probed = True
             self._free.clear()
-        self._release_held()
-        with self._lock:
-            for folder in tuple(self._made):
-                self._remove(folder)
+        for wait_s in _WAITS_S:
+            self._release_held()
+            with self._lock:
+                for folder in tuple(self._made):
+                    self._remove(folder)
+                if not self._made:
+                    return
+            time.sleep(wait_s)
 
 
 def _write(folder: Path, values: dict[str, str], *, needed: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -81,6 +82,7 @@ def measure_makespan(
     Raises:
         UnsupportedError: ``dd``, which does the work, does not work here.
     """
+    begun = time.monotonic()
     work = calibrate()
     count = TASKS_PER_WORKER * max(workers, 2)
     least_s = _PLANNED * budget_s / ((_MIN_BLOCKS + 1) * (_BLOCK + workers))
@@ -110,7 +112,7 @@ def measure_makespan(
             min_blocks=_MIN_BLOCKS,
             max_blocks=_MOST_BLOCKS,
             target_half_width=width,
-            budget_s=budget_s,
+            budget_s=max(0.1, budget_s - (time.monotonic() - begun)),
             seed=seed,
             on_progress=on_progress,
         )

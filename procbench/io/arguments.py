@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
-from procbench.io.containment import LEVELS, ContainmentLevel
+from procbench.io.contained import LEVELS, ContainmentLevel
 from procbench.io.keep import OVERFLOWS, Overflow, Tee
 from procbench.io.order import INHERIT, KEEP, NULL, PIPED, TO_STDOUT, Data, Limits, Order
 from procbench.memory.transports import TRANSPORTS, Transport

@@ -11,7 +11,7 @@ from procbench.errors import CommandTimeoutError, InvalidInputError
 from procbench.io.arguments import Stream, order_for
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.keep import Overflow, Tee
 from procbench.io.order import CAPTURE, DRAIN_GRACE_S, INHERIT, KILL_GRACE_S, NULL, Data
 from procbench.io.results import RunResult

@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from procbench import linux
-from procbench.io.containment import Contained, Ending
+from procbench.io.contained import Contained
+from procbench.io.ending import Ending
 from procbench.io.limits import limit_hit
 from procbench.io.order import Order
 from procbench.io.pipes import Pipes
@@ -101,6 +102,7 @@ class Course:
     survivors: tuple[int, ...] = ()
     _kill_at_s = 0.0
     _asked: StopPhase | None = None
+    _ending: Ending | None = None
 
     def __init__(
         self,
@@ -146,8 +148,12 @@ class Course:
             self._kill_at_s = time.monotonic() + self.limits.kill_grace_s
 
     def obey(self, wish: Literal["terminate", "kill"]) -> None:
-        """End the child because somebody asks for it, or end it faster."""
+        """End the child because somebody asks for it, or end it faster, and what it has left behind."""
         if self.ended_ns:
+            if wish == "kill" and self.phase == "terminate":
+                self._kill_at_s = 0.0
+                if self._ending is not None:
+                    self._ending.kill_at_once()
             return
         self.cancelled = self.cancelled or self.phase is None
         if self.phase is None and wish == "terminate":
@@ -190,7 +196,8 @@ class Course:
         if self.phase is None:
             return None
         kill_at_s = self._kill_at_s if self.phase == "terminate" else 0.0
-        return Ending(self.contained, kill_at_s=kill_at_s, give_up_after_s=_DYING_S)
+        self._ending = Ending(self.contained, kill_at_s=kill_at_s, give_up_after_s=_DYING_S)
+        return self._ending
 
     def reap(self, ending: Ending | None = None) -> None:
         """Reap the child, after its ``ending`` if there was one."""

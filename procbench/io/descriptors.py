@@ -7,16 +7,16 @@ import errno
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Final, Literal
 
 from procbench import linux
 from procbench.errors import DescriptorsSpentError, InvalidInputError
 from procbench.io.budget import DescriptorBudget, shared_budget
-from procbench.io.fd_handle import NAMES, FdHandle
+from procbench.io.fd_handle import NAMES, Calls, FdHandle, said
 from procbench.io.fd_held import ITS_OWN, KINDS, READ, WRITE, Held, Kind, file_key
 from procbench.io.fd_limit import count_open, soft_limit
 from procbench.io.fd_pool import FdPools, KindStatistics
@@ -26,6 +26,9 @@ from procbench.memory.region import create_memfd
 _SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _LARGEST_BYTES: Final = 2**63 - 1  # of off_t; the kernel says what is wrong with it
 _FRAMES: Final = 5  # of a trace; enough to tell who took it
+
+WORTH_KEEPING: Final[tuple[Kind, ...]] = ("null",)
+"""The kinds of which lending one again costs less than opening another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +76,16 @@ class FileDescriptorManager:
 
     Thread-safe. What is idle is closed as soon as somebody waits for the budget's permits.
 
-    Keeping bounds how many are opened; it is not for speed. The proof that nobody else has an end makes a pipe that is kept
-    some four times as dear as a new one (Linux 6.18), a memory file and a file a little dearer; ``/dev/null`` alone gains.
-    Who counts microseconds says ``reuse=("null",)``.
+    A handle's opening and closing cost some three times the bare system calls, which is 5 to 10 µs more. What is kept for the
+    next must be proved to be nobody else's, by opening it anew through /proc. That costs more than a new pipe, memory file or
+    file does (Linux 6.18), so only ``/dev/null``, which needs no proof, is kept unless ``reuse`` names others.
 
     Args:
         budget: Where the permits come from; ``None`` for the one that this process shares.
         when_spent: Whether opening waits for permits or fails at once where there are none.
-        reuse: The kinds that are kept for the next; the others are closed.
+        reuse: The kinds that are kept for the next; the others are closed. ``KINDS`` for all.
         max_idle: Most that are kept of each kind.
-        trace: Whether to note who takes a descriptor; costs some 50 µs for each.
+        trace: Whether to note who takes a descriptor; costs some 1 µs for each.
 
     Raises:
         InvalidInputError: A word or a number makes no sense.
@@ -93,7 +96,7 @@ class FileDescriptorManager:
         budget: DescriptorBudget | None = None,
         *,
         when_spent: Literal["wait", "fail"] = "wait",
-        reuse: Collection[Kind] = KINDS,
+        reuse: Collection[Kind] = WORTH_KEEPING,
         max_idle: int = 16,
         trace: bool = False,
     ) -> None:
@@ -187,9 +190,9 @@ class FileDescriptorManager:
         checks.seconds("older_than_s", older_than_s)
         now_s = time.monotonic()
         return [
-            OpenDescriptor(loan.kind, loan.fd, now_s - loan.taken_s, loan.where)
-            for loan in list(self._pools.out.values())
-            if now_s - loan.taken_s >= older_than_s
+            OpenDescriptor(kind, fd, now_s - taken_s, None if calls is None else said(calls))
+            for kind, fd, taken_s, calls in list(self._pools.out.values())
+            if now_s - taken_s >= older_than_s
         ]
 
     def clean_up(self, idle_s: float = 0.0) -> int:
@@ -224,19 +227,25 @@ class FileDescriptorManager:
     def _lent(self, kind: Kind, key: Hashable, opening: Callable[[], list[int]], timeout: float | None) -> Held:
         """Return one for the caller alone, or the shared one: kept, or opened now under permits."""
         checks.timeout(timeout)
+        if kind not in self.reuse:
+            key = ITS_OWN
         if held := self._pools.lend_again(kind, key):
             return held
         permits = len(NAMES[kind])
         if self.when_spent == "wait":
-            self.budget.acquire(permits, timeout)
+            self.budget.acquire(permits, timeout, lasting=True)
         else:
-            self.budget.acquire_nowait(permits)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self.budget.release, permits)
+            self.budget.acquire_nowait(permits, lasting=True)
+        try:
             held = self._opened(kind, key, opening)
-            undo.callback(held.close)
-            self._pools.lend(held)
-            undo.pop_all()
+            try:
+                self._pools.lend(held)
+            except BaseException:
+                held.close()
+                raise
+        except BaseException:
+            self.budget.let_go(permits)
+            raise
         return held
 
     def _opened(self, kind: Kind, key: Hashable, opening: Callable[[], list[int]]) -> Held:
@@ -261,14 +270,16 @@ class FileDescriptorManager:
                 os.close(fd)
             raise
 
-    def _where(self) -> str | None:
+    def _where(self) -> Calls | None:
         """Return who called the method that asks."""
         if not self.trace:
             return None
-        calls = traceback.StackSummary.extract(
-            traceback.walk_stack(sys._getframe(2)), limit=_FRAMES, lookup_lines=False
-        )
-        return " < ".join(f"{Path(call.filename).name}:{call.lineno} in {call.name}" for call in calls)
+        frame: FrameType | None = sys._getframe(2)
+        calls: list[tuple[CodeType, int]] = []
+        while frame is not None and len(calls) < _FRAMES:
+            calls.append((frame.f_code, frame.f_lineno))
+            frame = frame.f_back
+        return tuple(calls)
 
 
 def _pipe(size_bytes: int | None) -> list[int]:

@@ -7,7 +7,9 @@ then. So a handle knows its generation: once closed it never reaches the kernel 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Final
 
 from procbench.errors import StaleDescriptorError
 from procbench.io.fd_held import NOT_OPEN, Held, Kind
@@ -23,13 +25,11 @@ NAMES: Final[dict[Kind, tuple[str, ...]]] = {
 }
 
 
-class Loan(NamedTuple):
-    """What is known of a handle that is out."""
+Calls = tuple[tuple[CodeType, int], ...]
+"""Who called whom, the innermost first, each with its line; what is said of it is made when somebody asks."""
 
-    kind: Kind
-    fd: int
-    taken_s: float
-    where: str | None
+Loan = tuple[Kind, int, float, Calls | None]
+"""What is known of a handle that is out: its kind, its number, when it was taken, and by whom. A bare tuple, to cost little."""
 
 
 class FdHandle:
@@ -44,12 +44,12 @@ class FdHandle:
 
     __slots__ = ("__weakref__", "_end", "_held", "_pools", "generation", "kind")
 
-    def __init__(self, pools: FdPools, held: Held, end: int, where: str | None) -> None:
+    def __init__(self, pools: FdPools, held: Held, end: int, where: Calls | None) -> None:
         self._pools = pools
         self._end = end
         self.kind: Kind = held.kind
         self.generation = next(pools.generations)
-        pools.out[self.generation] = Loan(held.kind, held.fds[end], time.monotonic(), where)
+        pools.out[self.generation] = (held.kind, held.fds[end], time.monotonic(), where)
         self._held = held
 
     def fileno(self) -> int:
@@ -73,23 +73,17 @@ class FdHandle:
             StaleDescriptorError: The handle was closed already, or its number by somebody else; the kernel was told nothing.
             OSError: What close(2) says of a file that was written to.
         """
-        held = self._taken()
-        if held is None:
-            raise self._stale()
+        try:
+            held = self._held
+            del self._held  # one atomic step: of two threads that close at the same time one gets no further
+        except AttributeError:
+            raise self._stale() from None
         self._pools.take_back(held, self._end, self.generation)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return not hasattr(self, "_held")
-
-    def _taken(self) -> Held | None:
-        try:
-            held = self._held
-            del self._held  # one atomic step: of two threads that close at the same time one gets no further
-        except AttributeError:
-            return None
-        return held
 
     def _stale(self) -> StaleDescriptorError:
         name = NAMES[self.kind][self._end]
@@ -107,5 +101,10 @@ class FdHandle:
         self.close()
 
     def __del__(self) -> None:
-        if (held := self._taken()) is not None:
-            self._pools.take_back_forgotten(held, self._end, self.generation)
+        if hasattr(self, "_held"):
+            self._pools.take_back_forgotten(self._held, self._end, self.generation)
+
+
+def said(calls: Calls) -> str:
+    """Return who took a descriptor, for people."""
+    return " < ".join(f"{Path(code.co_filename).name}:{line} in {code.co_name}" for code, line in calls)

@@ -30,6 +30,8 @@ READ, WRITE = 0, 1
 NOT_OPEN: Final = -1
 ITS_OWN: Final = None  # the key of what is its borrower's alone
 
+_WHICH: Final = slice(1, 3)  # of a stat_result: the number of the file and of its device
+
 
 class Held:
     """One pipe, memory file, ``/dev/null`` or file: its descriptors, and what they were when they were opened."""
@@ -43,32 +45,40 @@ class Held:
         self.permits = len(fds)
         self.users = 0
         self.idle_since_s = 0.0
-        found = os.fstat(fds[0])
-        self.identity = found.st_dev, found.st_ino
-        self.state = self._state(fds[0])
+        self.identity = os.fstat(fds[0])[_WHICH]
+        self.state = None if key is ITS_OWN else self._state(fds[0])
 
     def has(self, end: int) -> bool:
         """Return whether the number still means what was opened; somebody may have closed it, and another opened."""
         try:
-            found = os.fstat(self.fds[end])
+            return os.fstat(self.fds[end])[_WHICH] == self.identity
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self.identity
 
-    def close_end(self, end: int) -> None:
-        """Close one descriptor; harmless when closed already, or by somebody else."""
+    def is_whole(self) -> bool:
+        """Return whether every number still means what was opened."""
+        return self.has(0) and (len(self.fds) == 1 or self.has(WRITE))
+
+    def close_end(self, end: int) -> bool:
+        """Close one descriptor and return True; False, and nothing is done, where it was closed already, or by somebody else."""
         fd = self.fds[end]
-        if fd != NOT_OPEN:
-            mine = self.has(end)
-            self.fds[end] = NOT_OPEN
-            if mine:
-                os.close(fd)
+        if fd == NOT_OPEN:
+            return False
+        mine = self.has(end)
+        self.fds[end] = NOT_OPEN
+        if mine:
+            os.close(fd)
+        return mine
 
-    def close(self) -> None:
-        """Close what is open of it."""
-        with contextlib.ExitStack() as each:
-            for end in range(len(self.fds)):
-                each.callback(self.close_end, end)
+    def close(self) -> bool:
+        """Close what is open of it, and return whether anything was."""
+        closed = False
+        try:
+            closed = self.close_end(0)
+        finally:
+            if len(self.fds) > 1:
+                closed |= self.close_end(WRITE)
+        return closed
 
     def renew(self) -> bool:
         """Make it as new, and return whether nobody else can have it; if not, it is to be closed. Needs one more descriptor."""

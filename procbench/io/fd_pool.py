@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from procbench.errors import ClosedError, DescriptorsInUseError, StaleDescriptorError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.fd_handle import NAMES, Loan
+from procbench.io.fd_handle import NAMES, Loan, said
 from procbench.io.fd_held import ITS_OWN, KINDS, NOT_OPEN, Held, Kind
 
 
@@ -113,6 +113,9 @@ class FdPools:
         Raises:
             ClosedError: They were closed.
         """
+        if key is ITS_OWN:
+            self._check_open()
+            return None
         pool = self._pools[kind]
         while True:
             with self._locked():
@@ -121,7 +124,7 @@ class FdPools:
                 held = shared or pool.take(key)
                 if held is None:
                     return None
-                if all(map(held.has, range(len(held.fds)))):
+                if held.is_whole():
                     pool.reused += 1
                     if held is shared:
                         held.users += 1
@@ -138,10 +141,12 @@ class FdPools:
         Raises:
             ClosedError: They were closed; nothing was counted.
         """
-        with self._locked():
+        with self._lock:
             self._check_open()
             self._pools[held.kind].opened += 1
             self._lend(held)
+        if self._forgotten:
+            self._sweep()
 
     def take_back(self, held: Held, end: int, generation: int) -> None:
         """End a loan, and keep what it was of or close it.
@@ -150,10 +155,13 @@ class FdPools:
             StaleDescriptorError: The number was closed by somebody else; the kernel was told nothing.
             OSError: What close(2) says of a file that was written to.
         """
-        with self._locked():
-            mine, last = self._part(held, end, generation)
+        with self._lock:
+            last = self._part(held, generation)
+            mine = not last and self._leave(held, end)
         if last:
-            self._settle(held, keep=mine)
+            mine = self._close(held, in_use=1) if held.key is ITS_OWN else self._settle(held, end)
+        if self._forgotten:
+            self._sweep()
         if not mine:
             name = NAMES[held.kind][end]
             raise StaleDescriptorError(
@@ -162,10 +170,10 @@ class FdPools:
 
     def take_back_forgotten(self, held: Held, end: int, generation: int) -> None:
         """Close what a handle stood for that is being collected, now or as soon as the lock is free; never waits."""
-        loan = self.out.get(generation)
+        *_, calls = self.out.get(generation, (None,))
         self._forgotten.append((held, end, generation))
         self._sweep()
-        taken = f"; it was taken at {loan.where}" if loan is not None and loan.where else ""
+        taken = f"; it was taken at {said(calls)}" if calls else ""
         message = f"a {held.kind} descriptor ({NAMES[held.kind][end]}) was forgotten; close it{taken}"
         warnings.warn(message, ResourceWarning, stacklevel=3)
 
@@ -190,7 +198,7 @@ class FdPools:
         """
         with self._locked():
             if any(pool.in_use for pool in self._pools.values()):
-                out = ", ".join(f"{loan.kind} {loan.fd}" for loan in list(self.out.values()))
+                out = ", ".join(f"{kind} {fd}" for kind, fd, *_ in list(self.out.values()))
                 raise DescriptorsInUseError(f"descriptors are out ({out}); close their handles first")
             self._closed = True
         self.clean_up(0)
@@ -199,35 +207,41 @@ class FdPools:
         for pool in self._pools.values():  # the manager and every handle are gone, so nobody else is here
             for held in pool.take_idle(0):
                 held.close()
-                self.budget.release(held.permits)
+                self.budget.let_go(held.permits)
 
     def _lend(self, held: Held) -> None:
         held.users = len(held.fds)
         self._pools[held.kind].in_use += 1
-        if held.kind == "null" and "null" in self.reuse and self._null is None:
+        if held.kind == "null" and held.key is not ITS_OWN and self._null is None:
             self._null = held
 
-    def _part(self, held: Held, end: int, generation: int) -> tuple[bool, bool]:
-        """End a loan, under the lock; return whether the number is still ours, and whether it was the last handle."""
+    def _part(self, held: Held, generation: int) -> bool:
+        """End a loan, under the lock; return whether its handle was the last one."""
         self.out.pop(generation, None)
         held.users -= 1
-        mine, last = held.has(end), not held.users
-        if not mine:
-            held.fds[end] = NOT_OPEN
-        elif held.kind == "pipe" and not last:  # at once, so that whoever has the other end sees it
-            held.close_end(end)
-        if held is self._null and (last or not mine):
+        last = not held.users  # no call stands between; a garbage collection in it may end the loan of the other end
+        if last and held is self._null:
             self._null = None
-        self._pay_back(held)
-        return mine, last
+        return last
 
-    def _settle(self, held: Held, *, keep: bool) -> None:
-        """Keep what nobody uses any more for the next, or close it."""
+    def _leave(self, held: Held, end: int) -> bool:
+        """Leave what others still use, under the lock; return whether the number is still ours."""
+        if held.kind == "pipe":  # closed at once, so that whoever has the other end sees it
+            mine = held.close_end(end)
+        elif not (mine := held.has(end)):
+            held.fds[end] = NOT_OPEN
+            if held is self._null:
+                self._null = None
+        self._pay_back(held)
+        return mine
+
+    def _settle(self, held: Held, end: int) -> bool:
+        """Keep what nobody uses any more for the next, or close it; return whether the number was still ours."""
         pool = self._pools[held.kind]
-        kept = False
+        kept, mine = False, held.has(end)
         try:
-            if keep and held.key is not ITS_OWN and held.kind in self.reuse and self._renewed(held):
-                with self._locked():
+            if mine and self._renewed(held):
+                with self._lock:
                     kept = pool.keep(held)
                     pool.in_use -= kept
         finally:
@@ -235,37 +249,39 @@ class FdPools:
                 self._close(held, in_use=1)
         if kept and self.budget.waiting:
             self.clean_up(0)
+        return mine
 
     def _renewed(self, held: Held) -> bool:
         if held.kind == "null":
             return True
-        if not self.budget.try_acquire(1):  # for a moment there is one more, which nobody shall lack
+        if not self.budget.try_acquire(1, lasting=True):  # for a moment there is one more, which nobody shall lack
             return False
         held.permits += 1
         renewed = held.renew()
-        with self._locked():
+        with self._lock:
             self._pay_back(held)
         return renewed
 
-    def _close(self, held: Held, *, in_use: int = 0) -> None:
-        """Really close one that nobody else refers to."""
+    def _close(self, held: Held, *, in_use: int = 0) -> bool:
+        """Really close one that nobody else refers to, and return whether it was still ours."""
         try:
-            held.close()
+            return held.close()
         finally:
-            with self._locked():
+            with self._lock:
                 self._count_closed(held, in_use)
 
     def _count_closed(self, held: Held, in_use: int) -> None:
         self._pay_back(held)
-        self._pools[held.kind].in_use -= in_use
-        self._pools[held.kind].closed += 1
+        pool = self._pools[held.kind]
+        pool.in_use -= in_use
+        pool.closed += 1
 
     def _pay_back(self, held: Held) -> None:
         """Release the permits for what is open no more, under the lock."""
-        surplus = held.permits - sum(fd != NOT_OPEN for fd in held.fds)
+        surplus = held.permits - len(held.fds) + held.fds.count(NOT_OPEN)
         if surplus:
             held.permits -= surplus
-            self.budget.release(surplus)
+            self.budget.let_go(surplus)
 
     def _sweep(self) -> None:
         while self._forgotten and self._lock.acquire(blocking=False):
@@ -275,10 +291,11 @@ class FdPools:
                 except IndexError:  # another thread was quicker
                     continue
                 self._pools[held.kind].leaked += 1
-                if self._part(held, end, generation)[1]:
-                    with contextlib.suppress(OSError):
-                        held.close()
-                    self._count_closed(held, in_use=1)
+                with contextlib.suppress(OSError):
+                    if self._part(held, generation):
+                        self._close(held, in_use=1)
+                    else:
+                        self._leave(held, end)
             finally:
                 self._lock.release()
 

@@ -14,8 +14,8 @@ _START = 19  # place behind the command's name, proc_pid_stat(5)
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to every process of the group; one that is gone already is no error."""
-    with contextlib.suppress(ProcessLookupError):
+    """Send a signal to every process of the group; passed over is what is gone, or may not be signalled (set-user-id)."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
@@ -47,8 +47,15 @@ def state_of(pid: int) -> ProcessState | None:
 
 
 def all_processes() -> Iterator[ProcessState]:
-    """Yield every process that this one may see; one that ends meanwhile is left out. Costs some 10 µs for each."""
-    for name in os.listdir(PROC):  # noqa: PTH208 - a path object for each of them costs more than the look
+    """Yield every process that this one may see; one that ends meanwhile is left out. Costs some 10 µs for each.
+
+    Nothing is yielded where ``/proc`` is not there: who ends children must not fail for it.
+    """
+    try:
+        names = os.listdir(PROC)  # noqa: PTH208 - a path object for each of them costs more than the look
+    except OSError:
+        return
+    for name in names:
         if name.isdigit() and (state := state_of(int(name))) is not None:
             yield state
 
@@ -60,6 +67,27 @@ def living_members(group: int) -> list[int]:
     does not reap, a zombie stays for good.
     """
     return [process.pid for process in all_processes() if process.group == group and not process.ended]
+
+
+def strayed_from(group: int) -> list[ProcessState]:
+    """Return the living descendants of a group's leader that have left the group."""
+    children: dict[int, list[ProcessState]] = {}
+    for process in all_processes():
+        children.setdefault(process.parent, []).append(process)
+    found: list[ProcessState] = []
+    waiting = list(children.get(group, ()))
+    while waiting:
+        process = waiting.pop()
+        waiting.extend(children.pop(process.pid, ()))
+        if process.group != group and not process.ended:
+            found.append(process)
+    return found
+
+
+def lives(process: ProcessState) -> bool:
+    """Return whether that very process is still there, and more than a zombie."""
+    now = state_of(process.pid)
+    return now is not None and not now.ended and now.started_ticks == process.started_ticks
 
 
 def signal_process(process: ProcessState, number: int) -> None:

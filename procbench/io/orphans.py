@@ -9,25 +9,34 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import secrets
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from procbench import linux
-from procbench.cpu.processes import PROC
+from procbench.cpu.processes import PROC, stat_fields
 from procbench.io.groups import ProcessState, all_processes, state_of
 
 MARK_NAME: Final = "PROCBENCH_CHILD"
 """The environment variable by which a child's descendants are known: what each procbench above them called theirs."""
 
 _WAIT_S = 0.005
+_EXEC_WAIT_S = 0.001
+_EXEC_TRIES = 200  # on a busy machine it may stand there for as long as others have their turn
+_VSIZE, _ENV_END = 20, 48  # places behind the command's name, proc_pid_stat(5)
+
+_CHILDREN_BY_THREAD: Final = Path(f"/proc/self/task/{os.getpid()}/children").exists()  # CONFIG_PROC_CHILDREN
 
 _numbers = itertools.count(1)
+_run = secrets.token_hex(4)  # a pid comes again, and what an earlier process left behind must not pass for ours
 _strays: dict[int, int] = {}  # adopted and let go of alive, by when they started: zombies one day
 _adopting = 0  # how many want this process to be the subreaper
-_lock = threading.Lock()
+_was_subreaper = False  # before the first of them
+_lock = threading.RLock()  # a garbage collection may close in the midst of a call
 
 
 def adopt() -> None:
@@ -36,11 +45,16 @@ def adopt() -> None:
     Raises:
         UnsupportedError: The kernel has no such thing.
     """
-    global _adopting  # noqa: PLW0603 - it belongs to the process, as the attribute does
+    global _adopting, _was_subreaper  # noqa: PLW0603 - they belong to the process, as the attribute does
     with _lock:
-        if not _adopting:
-            linux.set_child_subreaper(True)
-        _adopting += 1
+        _adopting += 1  # first: what a garbage collection closes meanwhile must not be the last one
+        try:
+            if _adopting == 1:
+                _was_subreaper = linux.is_child_subreaper()
+                linux.set_child_subreaper(True)
+        except BaseException:
+            _adopting -= 1
+            raise
 
 
 def adopt_no_longer() -> None:
@@ -48,26 +62,39 @@ def adopt_no_longer() -> None:
     global _adopting  # noqa: PLW0603 - as above
     with _lock:
         _adopting -= 1
-        if not _adopting:
+        if not _adopting and not _was_subreaper:
             linux.set_child_subreaper(False)
+
+
+def _forget_in_fork() -> None:
+    """Have a fork begin anew: the attribute is not handed down, and the orphans are its parent's."""
+    global _adopting, _lock  # noqa: PLW0603 - as above
+    _adopting = 0
+    _lock = threading.RLock()
+    _strays.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)
 
 
 def new_mark(env: Mapping[str, str] | None) -> bytes:
     """Return a variable that marks one more child, behind the marks of those that this process descends from.
 
     Args:
-        env: The environment that the child gets; ``None`` for this process's.
+        env: The environment that the child gets; ``None`` for this process's. One without a mark does not hide the child from
+            those above.
     """
-    outer = (os.environ if env is None else env).get(MARK_NAME)
-    own = f"{os.getpid()}.{next(_numbers)}"
+    outer = (env or {}).get(MARK_NAME) or os.environ.get(MARK_NAME)
+    own = f"{os.getpid()}.{_run}.{next(_numbers)}"
     return os.fsencode(f"{MARK_NAME}={outer}/{own}" if outer else f"{MARK_NAME}={own}")
 
 
 class Family:
     """What one child started: its group, its descendants, and orphans that carry its mark. Not thread-safe.
 
-    An orphan that left the group and threw away its environment cannot be told from others. One that lives on is reaped after
-    its end when a later child is released.
+    An orphan that left the group and threw away its environment cannot be told from others, nor can one that left it and had
+    ended before anybody looked: it stays a zombie while this process lives, because it may be somebody else's child. One
+    that lives on is reaped after its end when a later child is released.
 
     Args:
         pid: The child, which leads its group.
@@ -90,9 +117,12 @@ class Family:
         this = os.getpid()
         children: dict[int, list[ProcessState]] = {}
         waiting: list[ProcessState] = []
-        for process in all_processes():
+        processes = list(all_processes())
+        # One whose parent ended while they were looked at is an orphan, only it was not yet said whose.
+        parents = {process.pid for process in processes} - {this}
+        for process in processes:
             children.setdefault(process.parent, []).append(process)
-            if process.pid == self._pid or self._is_mine(process, adopted=anywhere or process.parent == this):
+            if process.pid == self._pid or self._is_mine(process, adopted=anywhere or process.parent not in parents):
                 waiting.append(process)
         found: dict[int, ProcessState] = {}
         while waiting:
@@ -105,19 +135,23 @@ class Family:
 
     def release(self) -> list[int]:
         """Reap those that have ended, after the child was reaped, and return the pids of those that live on."""
-        alive = False
-        for orphan in _adopted():
-            if orphan.ended and _strays.get(orphan.pid) == orphan.started_ticks:
-                _reap(orphan.pid)
-                _strays.pop(orphan.pid, None)
-            elif orphan.pid != self._pid and self._is_mine(orphan, adopted=True):
-                if orphan.ended:
-                    _reap(orphan.pid)
-                else:
-                    alive = True
-        left = [one for one in self.members() if not one.ended] if alive else []
-        _strays.update((one.pid, one.started_ticks) for one in left)
-        return [one.pid for one in left]
+        alive: list[ProcessState] = []
+        reaped = True
+        while reaped:  # one that ends hands its own children on, perhaps after the look
+            alive, reaped = [], False
+            for orphan in _adopted():
+                if _strays.get(orphan.pid) == orphan.started_ticks:
+                    if orphan.ended:
+                        _reap(orphan.pid)
+                        _strays.pop(orphan.pid, None)
+                elif orphan.pid != self._pid and self._is_mine(orphan, adopted=True):
+                    if orphan.ended:
+                        reaped = _reap(orphan.pid) or reaped
+                    else:
+                        alive.append(orphan)
+        left = self.members() if alive else []
+        _strays.update((one.pid, one.started_ticks) for one in (*alive, *left))  # also what has ended since
+        return [one.pid for one in left if not one.ended]
 
     def _is_mine(self, process: ProcessState, *, adopted: bool) -> bool:
         return (
@@ -128,12 +162,30 @@ class Family:
 
     def _carries_mark(self, pid: int) -> bool:
         try:
-            environment = (PROC / str(pid) / "environ").read_bytes()
+            environment = _environment(pid)
         except OSError:  # it has ended, or is somebody else's
             return False
         name = MARK_NAME.encode() + b"="
         marks = [entry.removeprefix(name) for entry in environment.split(b"\0") if entry.startswith(name)]
         return any(self._own in mark.split(b"/") for mark in marks)
+
+
+def _environment(pid: int) -> bytes:
+    """Return a process's environment; in the midst of an exec, when there is none, wait for the new one."""
+    path = PROC / str(pid) / "environ"
+    for _ in range(_EXEC_TRIES):
+        if environment := path.read_bytes():
+            return environment
+        if not _in_exec(pid):
+            break
+        time.sleep(_EXEC_WAIT_S)
+    return path.read_bytes()  # again: the exec may have come to its end between the two looks
+
+
+def _in_exec(pid: int) -> bool:
+    """Return whether a process has its new memory, and no environment in it yet; a kernel thread and a zombie have neither."""
+    fields = stat_fields(PROC / str(pid))
+    return fields[_VSIZE] != b"0" and fields[_ENV_END] == b"0"
 
 
 def _adopted() -> list[ProcessState]:
@@ -159,17 +211,20 @@ def adopting_orphans(give_up_after_s: float = 5.0) -> Iterator[None]:
     try:
         yield
     finally:
-        _end_children(time.monotonic() + give_up_after_s)
-        adopt_no_longer()
+        try:
+            _end_children(time.monotonic() + give_up_after_s)
+        finally:
+            adopt_no_longer()
 
 
 def reap_orphans() -> None:
     """Reap adopted descendants that have ended, so that a long batch does not collect zombies. Costs a look at ``/proc``.
 
-    Only those that do not lead a group are taken, because a leader may be a worker's child, which the worker reaps.
+    Called by the main thread, which orphans fall to and which must have no children of its own: a worker's are not looked at.
     """
-    for child in _children():
-        if child.ended and child.group != child.pid:
+    for child in _adopted():
+        # Where the kernel does not say whose a child is, one that leads a group may be a worker's.
+        if child.ended and (child.group != child.pid or _CHILDREN_BY_THREAD):
             _reap(child.pid)
 
 
@@ -192,6 +247,7 @@ def _children() -> list[ProcessState]:
     return [process for process in all_processes() if process.parent == own]
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from procbench.io.budget import shared_budget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.starter import Starter
 from procbench.memory.buffers import BufferPool
 from procbench.memory.lease import PooledBuffer

@@ -19,8 +19,9 @@ from typing import Any, Literal
 from procbench import linux
 from procbench.errors import PoolExhaustedError
 from procbench.io.budget import DescriptorBudget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.course import ABANDON_AFTER_S, NO_PIPES, Course
+from procbench.io.ending import Ending
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order
 from procbench.io.pipes import EXIT, WAKE
@@ -30,6 +31,7 @@ from procbench.memory.lease import PooledBuffer
 
 _LONGEST_POLL_MS = 2**31 - 1  # poll(2) takes an int; ctypes would cut a longer one down to whatever its low bits say
 _WITHOUT_PIPES = 2
+_START_PATIENCE_S = 10.0  # for a runner's own permits; in an event loop's thread, which then stands still, not for ever
 _SHARED_BUFFERS = 16  # children with pipes at a time, each in a thread of its own, before one needs memory of its own
 
 
@@ -53,6 +55,10 @@ class ChildRunner:
         containment: How what each child starts is held together, to be ended with it.
         budget: Whose permits the children's descriptors count against; ``None`` for none.
         fail_when_spent: Whether a child for which the budget has no permit now is refused; otherwise it waits.
+
+    Raises:
+        DescriptorsSpentError: The budget has too few permits for what the runner itself keeps.
+        OSError: The system gives no descriptor.
 
     Attributes:
         stop_asked: How the child that runs, or is about to, is to be ended; ``None`` if it is not.
@@ -82,14 +88,22 @@ class ChildRunner:
         self._budget = budget
         self._own_permits = stoppable + many  # the wake-up; /dev/null, or what is held in reserve for a pidfd
         if budget is not None and self._own_permits:
-            budget.hold(self._own_permits)
+            # Other runners' children end, but other runners may stay for ever.
+            at_most_s = 0.0 if fail_when_spent else _START_PATIENCE_S
+            budget.acquire(self._own_permits, at_most_s, lasting=True, patient=False, warn=False)
         self._starter = Starter(containment, many=many, limiter=limiter, budget=budget)
         self._fail_when_spent = fail_when_spent
         self._buffers = buffers
         self._buffer: PooledBuffer | None = None
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if stoppable else -1
-        self._polled[WAKE].fd = self._wake_fd
         self._wake_lock = threading.Lock()
+        self._wake_fd = -1
+        if stoppable:
+            try:
+                self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            except OSError:
+                self.close()
+                raise
+        self._polled[WAKE].fd = self._wake_fd
         self.stop_asked: Literal["terminate", "kill"] | None = None
         self._stop_all: Literal["terminate", "kill"] | None = None
         self._token: object = None
@@ -279,7 +293,23 @@ class _Watch:
 
     def _reap(self) -> None:
         ending = self._course.ending()
-        if ending is not None:
-            while (wait_s := ending.step(time.monotonic())) is not None:
-                time.sleep(wait_s)
-        self._course.reap(ending)
+        if ending is None:
+            self._course.reap()
+            return
+        try:
+            self._see_through(ending)
+        except BaseException:  # an impatient Ctrl-C: the child is gone, and what it left behind has no more time
+            ending.kill_at_once()
+            self._see_through(ending)
+            raise
+        finally:
+            self._course.reap(ending)
+
+    def _see_through(self, ending: Ending) -> None:
+        runner = self._runner
+        wake = runner._address + ctypes.sizeof(linux.PollFd) * WAKE
+        while (wait_s := ending.step(time.monotonic())) is not None:
+            if runner.stop_asked == "kill":
+                self._course.obey("kill")
+            if linux.poll(wake, 1, math.ceil(wait_s * 1000)) > 0:
+                os.eventfd_read(self._polled[WAKE].fd)

@@ -14,8 +14,8 @@ from typing import Any
 
 from procbench import linux
 from procbench.errors import ProcessGoneError
-from procbench.io.containment import Ending
 from procbench.io.course import NO_PIPES, Course
+from procbench.io.ending import Ending
 from procbench.io.intake import Intake
 from procbench.io.keep import Keep
 from procbench.io.reactor import READ, WRITE, Reactor

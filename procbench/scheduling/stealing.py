@@ -55,6 +55,7 @@ class WorkStealingScheduler:
 
     Raises:
         RuntimeError: The system gives no more threads; those already started are gone again.
+        DescriptorsSpentError: RLIMIT_NOFILE has no room for the two descriptors that each worker keeps.
         InvalidInputError: ``pin`` names a CPU that this process may not use.
         PermissionDeniedError: The kernel does not let this user have the nice value, policy or I/O class.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import random
 import threading
@@ -15,7 +16,7 @@ from typing import Final, cast
 
 from procbench.errors import ClosedError, MappingError, SpawnError, SpawnLimitError
 from procbench.io.budget import shared_budget
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.keep import Overflow
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import CAPTURE, INHERIT, NULL, Limits, Order
@@ -25,6 +26,7 @@ from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import Placing, is_wanted, settle
 from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.starting import Starting
 from procbench.scheduling.task import Outcome, TaskResult
 from procbench.scheduling.times import Histogram, Times
 
@@ -32,6 +34,7 @@ from procbench.scheduling.times import Histogram, Times
 # not to get in its way.
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Worker:
         self._transport = cast(Transport, settings.transport)
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
+        self._starting = Starting(settings)
         self.local: deque[TaskFuture] = deque()
         self._limiter = limiter
         self._containment = cast(ContainmentLevel, settings.containment)
@@ -215,6 +219,10 @@ class Worker:
     def execute(self, future: TaskFuture) -> TaskResult:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
+        if self._starting.is_wanted and not self._starting.wait(
+            self.runner.pause, lambda: bool(self.runner.stop_asked)
+        ):
+            return self._cancelled(future)
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
         order = Order(
             task.argv,
@@ -236,7 +244,8 @@ class Worker:
                 # The system has no process or descriptor left for now. The task stays ours; children that end make room.
                 now = time.monotonic()
                 give_up_s = give_up_s or now + self._patience_s
-                if now >= give_up_s or self.runner.stop_asked:
+                spent = self._fail_when_spent and error.errno in _NO_DESCRIPTOR
+                if spent or now >= give_up_s or self.runner.stop_asked:
                     return self._not_started(future, error)
                 pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 self.runner.pause(pause_s)
@@ -255,6 +264,12 @@ class Worker:
                     self.waits.add(result.started_ns - future.submitted_ns)
                 self.runs.add(result.ended_ns - result.started_ns)
                 return result
+
+    def _cancelled(self, future: TaskFuture) -> TaskResult:
+        if future.last is not None:  # how it ended last stands, as for every further attempt that is not made
+            return future.last
+        never = SpawnError(errno.ECANCELED, "limits", future.task.command)
+        return dataclasses.replace(self._not_started(future, never), error=None, cancelled=True)
 
     def _not_started(self, future: TaskFuture, error: SpawnError) -> TaskResult:
         return TaskResult.not_started(
