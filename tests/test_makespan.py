@@ -271,9 +271,12 @@ def test_the_benchmark_runs_every_way_and_prints_every_ratio(capsys):
 
 def test_the_benchmark_says_whether_what_is_wanted_is_met(capsys):
     benchmark._show([1.0, 1.1, 1.3], "a", at_most=1.1)
+    benchmark._show([1.0, 1.1, 1.3], "c", at_most=1.05)
     benchmark._show([1.0, 1.1, 1.3], "b", at_least=1.2)
     assert capsys.readouterr().out == (
-        "    1.10 [1.00, 1.30]  a; wanted <= 1.1: met\n    1.10 [1.00, 1.30]  b; wanted >= 1.2: MISSED\n"
+        "    1.10 [1.00, 1.30]  a; wanted <= 1.1: met\n"
+        "    1.10 [1.00, 1.30]  c; wanted <= 1.05: MISSED\n"
+        "    1.10 [1.00, 1.30]  b; wanted >= 1.2: MISSED\n"
     )
 
 

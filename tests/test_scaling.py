@@ -117,6 +117,7 @@ def test_what_the_law_misses_makes_predictions_less_sure():
     assert fit.misfit > 0.03 > smooth.misfit
     unsure, sure = (one.predict(32).high / one.predict(32).low for one in (fit, smooth))
     assert unsure > 1.1 * sure
+    assert fit.rate.high / fit.rate.low > 1.1 > smooth.rate.high / smooth.rate.low
 
 
 def test_too_few_blocks_have_no_interval():
