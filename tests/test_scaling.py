@@ -43,7 +43,7 @@ def test_the_parameters_of_exact_values_are_found(rate, contention, coherence, c
     assert fit.predict(100).value == pytest.approx(law(100, rate, contention, coherence), rel=1e-3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(
     st.dictionaries(
         st.integers(1, 1000), st.lists(st.floats(1e-6, 1e9), min_size=6, max_size=6), min_size=3, max_size=6
@@ -102,6 +102,16 @@ def test_constant_throughput_is_all_contention_and_has_its_peak_at_one_worker():
 
 def test_throughput_that_only_falls_has_its_peak_at_one_worker():
     assert fit_scaling({count: [10.0 / count] * 7 for count in COUNTS}).peak.value == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "rates", [{1: [1.0] * 6, 2: [1.0] * 3 + [21.0] * 3, 5: [1.0] * 6}, {2: [3.0], 3: [2.0], 5: [1.2]}]
+)
+def test_where_only_coherence_is_left_one_worker_still_takes_some_time(rates):
+    fit = fit_scaling(rates)
+    assert math.isfinite(fit.rate.value)
+    assert math.isfinite(fit.predict(1).value)
+    assert fit.peak.value == 1
 
 
 def test_more_than_proportional_growth_is_fitted_by_proportional_growth():

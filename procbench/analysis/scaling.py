@@ -37,6 +37,7 @@ RESAMPLES: Final = 1_999
 """Bootstrap resamples; each is a fit of its own, 20 µs."""
 
 _NOTHING: Final = 1e-9  # a term that makes up less of every value is rounding
+_SOME_TIME: Final = 1e-3  # of the shortest that was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,7 @@ class ScalingFit:
             raise InvalidInputError(f"workers is {workers!r}; it must be a finite number of at least 1")
         columns = _columns(np.array([float(workers)]))[0]
         drawn = np.array(((*self._terms, 1.0), *self._drawn))
-        with np.errstate(divide="ignore"):  # one worker may take no time at all, where only coherence is left
-            rates = workers / (drawn[:, :3] @ columns) * drawn[:, 3]
+        rates = workers / (drawn[:, :3] @ columns) * drawn[:, 3]
         value = float(rates[0])
         if not self.has_intervals:
             return Fitted(value, 0.0, math.inf)
@@ -198,7 +198,10 @@ def _solved(columns: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray
     size = np.linalg.norm(relative, axis=0)
     scaled, _ = nnls(relative / size, np.ones(len(times)))
     terms = np.asarray(scaled / size, dtype=np.float64)
-    return np.where((relative * terms).max(axis=0) < _NOTHING, 0.0, terms)
+    terms = np.where((relative * terms).max(axis=0) < _NOTHING, 0.0, terms)
+    if terms[0] + terms[1] == 0:  # only coherence is left; but one worker takes some time, too
+        terms[0] = _SOME_TIME * float(times.min())
+    return terms
 
 
 def _parameters(terms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -206,12 +209,10 @@ def _parameters(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
 
     alone, shared, agreeing = terms.T
+    rate = 1 / (alone + shared)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Where one worker alone would take no time at all, λ and κ are infinite; the terms themselves stay finite.
-        rate = 1 / (alone + shared)
-        contention = np.where(alone + shared > 0, shared / (alone + shared), 0.0)
-        coherence = np.where(alone + shared > 0, agreeing / (alone + shared), math.inf)
         peak = np.where(agreeing > 0, np.sqrt(alone / agreeing), np.where(alone > 0, math.inf, 1.0))
+    contention, coherence = shared * rate, agreeing * rate
     return np.array([rate, contention, coherence, np.maximum(1.0, peak)])
 
 
