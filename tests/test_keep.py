@@ -213,7 +213,7 @@ def test_a_copy_to_a_full_raw_file_that_does_not_block_is_whole():
         while piece := os.read(read_end, 1 << 16):
             got.extend(piece)
 
-    with open(write_end, "wb", buffering=0) as raw:
+    with os.fdopen(write_end, "wb", buffering=0) as raw:
         kept = keeper(10, "drop", raw)
         reader = threading.Thread(target=read)
         reader.start()
