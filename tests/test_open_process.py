@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import math
 import os
@@ -29,6 +30,7 @@ from procbench.errors import (
     StreamBusyError,
 )
 from procbench.io.io_pools import BufferSizes
+from procbench.io.reactor import Reactor
 from tests.loops import MOUTH, PYTHON, end_processes_with, in_loop, lent, until
 from tests.waiting import ROOT, long_sleep, processes_with
 
@@ -317,6 +319,47 @@ def test_wait_goes_on_reading_after_a_read() -> None:
             assert await stdout.read() == b"x" * 999_990
 
     in_loop(scenario, deadline_s=20)
+
+
+def test_wait_goes_on_reading_after_a_batch() -> None:
+    """wait() comes to its end also when it came while another coroutine waited for a batch, and that is all it reads."""
+
+    async def scenario() -> None:
+        async with open_process(MOUTH, stdin=PIPE, stdout=PIPE) as process:
+            stdin, stdout = process.stdin, process.stdout
+            assert stdin is not None
+            assert stdout is not None
+            reading = asyncio.ensure_future(stdout.batch_read(1))
+            await asyncio.sleep(0)
+            waiting = asyncio.ensure_future(process.wait())
+            await asyncio.sleep(0)
+            stdin.write(b"b'x' * 1_000_000\n")
+            stdin.close()
+            [buffer] = await reading
+            size = buffer.view.nbytes
+            buffer.release()
+            assert await waiting == 0
+            assert await stdout.read() == b"x" * (1_000_000 - size)
+
+    in_loop(scenario, deadline_s=20)
+
+
+def test_a_child_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L19: where epoll takes no more, the caller gets the error; no child, no descriptor and no permit is left."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "max_user_watches")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Reactor, "arm", full)
+            with pytest.raises(OSError, match="max_user_watches"):
+                await open_process(["sleep", long_sleep()], stdin=PIPE, stdout=PIPE)
+        assert lent() == (0, 0, 0)
+        async with open_process(["echo", "x"], stdout=PIPE) as process:  # with the same descriptors
+            assert await process.stdout.read() == b"x\n"  # type: ignore[union-attr]
+
+    in_loop(scenario)
 
 
 def test_wait_reads_no_more_than_the_cap() -> None:
