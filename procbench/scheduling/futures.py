@@ -13,6 +13,7 @@ from procbench.scheduling.task import ProcessTask, TaskResult
 
 # Words that concurrent.futures' own functions compare with.
 _PENDING, _RUNNING, _FINISHED = "PENDING", "RUNNING", "FINISHED"
+_CANCELLED, _NOTIFIED = "CANCELLED", "CANCELLED_AND_NOTIFIED"
 
 # Decides which comes first: a task's end, or somebody who wants to wait for it. Held for a few bytecodes only; re-entrant,
 # because a signal handler may ask a future in the middle of them.
@@ -88,12 +89,23 @@ class TaskFuture(Future[TaskResult]):
             return self._result
         return super().result(timeout)
 
+    def cancel(self) -> bool:
+        """Cancel the task if it still waits; as ``Future.cancel``, and as cheap as a task that ends while nobody has asked."""
+        with _first:
+            if not self._asked and self._state == _PENDING:
+                self._state = _CANCELLED
+                return True
+        return super().cancel()
+
     def set_running_or_notify_cancel(self) -> bool:
         """Mark it as running, unless it was cancelled; as ``Future.set_running_or_notify_cancel``."""
         with _first:
-            if not self._asked:
+            if not self._asked and self._state == _PENDING:
                 self._state = _RUNNING
                 return True
+            if not self._asked and self._state == _CANCELLED:
+                self._state = _NOTIFIED
+                return False
         return super().set_running_or_notify_cancel()
 
     def set_result(self, result: TaskResult) -> None:
