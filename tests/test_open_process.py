@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import importlib
 import math
 import os
@@ -30,7 +31,7 @@ from procbench.errors import (
     StreamBusyError,
 )
 from procbench.io.io_pools import BufferSizes
-from procbench.io.reactor import Reactor
+from procbench.io.reactor import READ, Reactor
 from tests.loops import MOUTH, PYTHON, end_processes_with, in_loop, lent, until
 from tests.waiting import ROOT, long_sleep, processes_with
 
@@ -360,6 +361,44 @@ def test_a_child_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch
             assert await process.stdout.read() == b"x\n"  # type: ignore[union-attr]
 
     in_loop(scenario)
+
+
+def test_an_interrupt_in_a_handler_loses_no_other_event() -> None:
+    """L10: where Ctrl-C tears one handler, the others that were ready in the same moment are called when the loop goes on."""
+    called: list[int] = []
+
+    def interrupted(number: int) -> None:
+        called.append(number)
+        if len(called) == 1:
+            raise KeyboardInterrupt
+
+    async def arm() -> None:
+        reactor = Reactor.of_running_loop()
+        for number, fd in enumerate(ready):
+            reactor.arm(fd, READ, functools.partial(interrupted, number))
+        await never
+
+    async def look() -> None:
+        await until(lambda: len(called) == 3, deadline_s=10)
+        for fd in ready:
+            Reactor.of_running_loop().forget(fd)
+
+    ready = [os.eventfd(1) for _ in range(3)]
+    loop = asyncio.new_event_loop()
+    never = loop.create_future()
+    try:
+        armed = loop.create_task(arm())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(armed)
+        assert len(called) == 1
+        loop.run_until_complete(look())
+        assert sorted(called) == [0, 1, 2]
+        never.cancel()
+        loop.run_until_complete(asyncio.wait([armed]))
+    finally:
+        loop.close()
+        for fd in ready:
+            os.close(fd)
 
 
 def test_wait_reads_no_more_than_the_cap() -> None:
