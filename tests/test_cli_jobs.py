@@ -169,6 +169,14 @@ def test_kept_output_of_what_ended_is_shown_though_a_signal_ends_the_batch(tmp_p
     assert out.splitlines() == [b"said 0", b"said 1"]
 
 
+def test_kept_output_behind_what_never_began_is_shown_at_the_end(tmp_path: Path):
+    """The second, which is more urgent, ends first and halts the batch, so that the first one's turn never comes."""
+    (tmp_path / "words").write_text("low\nhigh\n")
+    arguments = ("-k", "--quiet", "--workers", "1", "--priority-from", "words", "--halt", "soon,success=1", "echo")
+    done = run(*arguments, cwd=tmp_path, stdin=b"first\nsecond\n")
+    assert (done.returncode, done.stdout) == (0, b"second\n")
+
+
 def test_a_tag_tells_whose_line_it_is(tmp_path: Path):
     """Before each line the argument and a tab; a partial line gets its end, and bytes stay as they are."""
     code = "printf 'x\\ny'; printf '\\0\\377\\r\\n\\nz' >&2"

@@ -68,7 +68,9 @@ class WorkStealingScheduler:
         self._workers: list[Worker] = []
         self._sleepers = Sleepers()
         self._held = Held(self._give_back, self._refuse)
-        self._finder = Finder(self._injector, self._workers, self._sleepers, self._held)
+        # Of those that were taken along with a long one each would wait for its end.
+        in_order = self.settings.order == "longest_first"
+        self._finder = Finder(self._injector, self._workers, self._sleepers, self._held, in_order=in_order)
         self._serving = Serving(self._injector, self.settings, self._held.later.put, self._halt)
         self._fifo = self.settings.order == "fifo"
         self.halted = False
