@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
@@ -17,6 +18,15 @@ _CANCELLED, _NOTIFIED = "CANCELLED", "CANCELLED_AND_NOTIFIED"
 # Decides which comes first: a task's end, or somebody who wants to wait for it. Held for a few bytecodes only; re-entrant,
 # because a signal handler may ask a future in the middle of them.
 _first = threading.RLock()
+
+
+def _anew_in_fork() -> None:
+    """Have a fork begin anew: a thread that held it then is not there to let go."""
+    global _first  # noqa: PLW0603 - it belongs to the process
+    _first = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_anew_in_fork)
 
 
 class TaskFuture(Future[TaskResult]):

@@ -142,7 +142,7 @@ class Worker:
             )
             made.slice_s = self._slice_s
             self._runners.append(made)
-            wish = self._runners[0].stop_asked
+            wish = self._runners[0].stop_all_asked
             if wish is not None:  # asked before there was this one to be told
                 made.stop(kill=wish == "kill")
         return self._runners[depth]
