@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import monitoring, placing, pools, spawning, streams, transfer
+from benchmarks import makespan, monitoring, placing, pools, queues, spawning, streams, transfer
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
@@ -18,6 +18,8 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "transfer": lambda options: transfer.report(options.rounds),
     "pools": lambda options: pools.report(options.rounds),
     "monitoring": lambda options: monitoring.report(options.rounds, options.count),
+    "makespan": lambda options: makespan.report(options.rounds),
+    "queues": lambda options: queues.report(options.rounds),
     "streams": lambda options: streams.report(options.rounds, streams.Sizes(short=options.count)),
 }
 

@@ -24,6 +24,7 @@ SLOW = (
     "test_many_threads_lend_and_give_back",
     "test_a_checked_cell_that_says_something_else_is_seen",
     "test_ten_thousand_rebalances",
+    "test_a_million_items_by_eight_producers_and_consumers",
     "test_more_than_two_gibibytes",
     "test_three_gibibytes",
 )
