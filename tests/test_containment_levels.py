@@ -100,7 +100,7 @@ def own_folders() -> list[Path]:
 
 @pytest.mark.parametrize("containment", ["subreaper", pytest.param("cgroup", marks=needs_cgroup)], indirect=True)
 def test_nothing_is_left_of_what_set_its_own_session(containment: Containment) -> None:
-    """L05: within a second, three on a busy machine, all is gone, what called setsid(2) and forked twice too; the level is named."""
+    """L05: all is gone within a second, three on a busy machine, also what called setsid(2) and forked twice."""
     held = start(containment)
     assert held.contained.level == containment.level
     assert set(held.sleeps()) <= set(held.contained.living())
