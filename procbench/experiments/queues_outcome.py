@@ -218,7 +218,7 @@ class QueuesResult(Outcome):
         waits = [
             f"{row['way']} {1000 * row['mean_wait_s']:.3g} ms, p99 {1000 * row['p99_wait_s']:.3g} ms"
             for row in found
-            if row["mean_wait_s"] == row["mean_wait_s"]  # noqa: PLR0124 - NaN, where the queue does not say
+            if row["mean_wait_s"] == row["mean_wait_s"]
         ]
         shares = [f"{row['way']} {100 * row['least_share']:.0f} %" for row in found]
         return f"Mean wait of an item: {'; '.join(waits)}. Least-served consumer's part of an even share: {'; '.join(shares)}."

@@ -53,7 +53,9 @@ def main() -> None:
     ways = []
     for number in range(producers + consumers):
         here, there = context.Pipe()
-        target, args = (produce, (there, line)) if number < producers else (consume, (there, line, ended, producers, consumers))  # type: ignore[assignment]
+        target, args = (
+            (produce, (there, line)) if number < producers else (consume, (there, line, ended, producers, consumers))
+        )
         context.Process(target=target, args=args, daemon=True).start()
         ways.append(here)
     for asked in sys.stdin:

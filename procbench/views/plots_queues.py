@@ -92,7 +92,9 @@ def settings(table: pd.DataFrame) -> Axes:
     all_axes[0].set_ylim(0, 1.08 * max(axes.dataLim.ymax for axes in all_axes))
     all_axes[0].set_ylabel("thousand items per second")
     all_axes[0].set_title(f"median{interval_words(table.low)}", fontsize=9)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    figure.legend(
+        *all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9
+    )
     return all_axes[0]
 
 
@@ -127,9 +129,9 @@ def served(table: pd.DataFrame) -> Axes:
     waits.set_yticks(range(len(table)), list(table["way"]))
     waits.set_ylim(len(table) - 0.5, -0.5)
     waits.set_xlim(0, 1.1 * max(waits.dataLim.xmax, 1e-3))
-    shares.set_xlim(0, 108)
+    shares.set_xlim(-4, 108)
     waits.set_xlabel("wait of an item (ms)")
-    shares.set_xlabel("least-served consumer (% of an even share)")
+    shares.set_xlabel("least-served, % of an even share")
     for axes in both:
         axes.grid(axis="y", visible=False)
         legend_above(axes)

@@ -21,7 +21,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
             "varied": row["knob"],
             "setting": "" if row["knob"] == "way" else row["setting"],
             "way": row["way"],
-            "thousand items/s": with_interval(row["median"] / 1000, row["low"] / 1000, row["high"] / 1000, 1),
+            "thousand items/s": with_interval(row["median"] / 1000, row["low"] / 1000, row["high"] / 1000, 0),
             "times as many": with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
             "verdict": row["verdict"],
         }
