@@ -6,7 +6,7 @@ cut. What this module adds makes its answer one to rely on:
 - **The penalty is in units of the noise**, its long-run variance, so that noise which wanders is not taken for jumps.
   It was set on series without any jump (`python -m benchmarks trends`), so that at most 5 % of them show one: white,
   AR(1) up to 0.6, and with the long tails that times have.
-- **Single wild values are cut off** at three standard deviations from their neighbours' median, or each would be two jumps.
+- **Single wild values are cut off** at two and a half standard deviations from their neighbours' median, or each would be two jumps.
 - **A slope is no staircase**: the series is also cut beside a straight line, and what explains it with less is taken.
 - **Long series are cut by blocks first**, and each jump is then found among the samples, so that the cost is linear.
 
@@ -27,10 +27,10 @@ from procbench.analysis.series import Noise, Series, blocks_of, cut, noise_of, s
 if TYPE_CHECKING:
     from procbench.analysis.series import Floats, Values
 
-PENALTY = 11.0
+PENALTY = 14.0
 """What a further jump must explain, in long-run variances of the noise: 5 % false alarms or less from 8 samples on."""
 
-LINE_PENALTY = 4.0
+LINE_PENALTY = 9.0
 """What a straight line must explain, likewise."""
 
 SHORTEST = 3
@@ -38,7 +38,7 @@ SHORTEST = 3
 
 _ROUNDS = 4
 _NEIGHBOURS = 5
-_CUT_OFF = 3.0
+_CUT_OFF = 2.5
 _FINEST = 1e-6  # of the range: noise below it is none, and would only make rounding errors into jumps
 
 

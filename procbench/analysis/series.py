@@ -29,7 +29,9 @@ _MOST_PHASES = 256
 _FEWEST_PER_PERIOD = 2
 _STANDARD = 1.4826  # makes the median absolute deviation of normal values their standard deviation
 _STANDARD_MEAN = 1.2533  # likewise the mean absolute deviation
-_FAR = 4.0  # standard deviations beyond which a difference is a step or a spike
+_FAR = 4.0  # standard deviations beyond which a value is wild
+_JUMP = 2.5  # standard deviations beyond which a difference may be a jump
+_LEFT = 0.9113  # variance of normal values after those beyond 2.5 standard deviations were left out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,8 +100,8 @@ def series_of(values: Values, times_s: Values | None = None, *, period: float | 
     """
     import numpy as np
 
-    numbers = _flat(values, "the values")
-    times = np.arange(len(numbers), dtype=np.float64) if times_s is None else _flat(times_s, "the times")
+    numbers = flat(values, "the values")
+    times = np.arange(len(numbers), dtype=np.float64) if times_s is None else flat(times_s, "the times")
     if len(times) != len(numbers):
         raise InvalidInputError(f"each value has its time, but there are {len(numbers)} values and {len(times)} times")
     places = np.flatnonzero(np.isfinite(numbers) & np.isfinite(times))
@@ -177,6 +179,23 @@ def noise_of(stretches: Sequence[Floats]) -> Noise:
     return Noise(math.sqrt(square / 2 / (1 - correlation)), max(upper, 0.0))
 
 
+def flat(values: Values, name: str) -> Floats:
+    """Return values as a flat float array.
+
+    Raises:
+        InvalidInputError: One is no number, or they are nested.
+    """
+    import numpy as np
+
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"{name} hold something that is no number: {error}") from error
+    if array.ndim != 1:
+        raise InvalidInputError(f"{name} must be a flat list; its shape is {array.shape}")
+    return array
+
+
 def spread_of(values: Floats) -> float:
     """Return the standard deviation as the median absolute deviation tells it; as the mean one where that is 0."""
     import numpy as np
@@ -194,8 +213,8 @@ def _mean_square(differences: Floats) -> float:
     if not len(differences):
         return 0.0
     centred = differences - np.median(differences)
-    near = centred[np.abs(centred) <= _FAR * spread_of(differences)]
-    return float(np.mean(near**2))
+    near = centred[np.abs(centred) <= _JUMP * spread_of(differences)]
+    return float(np.mean(near**2)) / _LEFT
 
 
 def _without_season(series: Series, period: float) -> Series:
@@ -208,7 +227,8 @@ def _without_season(series: Series, period: float) -> Series:
 
     if not (period > 0 and math.isfinite(period)):
         raise InvalidInputError(f"a period is a number above 0, and not {period!r}")
-    periods = (series.span * len(series) / (len(series) - 1) if series.per == "sample" else series.span) / period if len(series) > 1 else 0.0
+    # The last sample stands for a while, too: four quarters of a year are a whole one.
+    periods = series.span / period * len(series) / max(1, len(series) - 1)
     per_period = len(series) / periods if periods else 0.0
     if periods < FEWEST_PERIODS or per_period < _FEWEST_PER_PERIOD:
         raise InvalidInputError(
@@ -233,13 +253,3 @@ def _without_season(series: Series, period: float) -> Series:
     return replace(series, values=series.values - (profile - np.average(profile, weights=counts))[phase])
 
 
-def _flat(values: Values, name: str) -> Floats:
-    import numpy as np
-
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{name} hold something that is no number: {error}") from error
-    if array.ndim != 1:
-        raise InvalidInputError(f"{name} must be a flat list; its shape is {array.shape}")
-    return array
