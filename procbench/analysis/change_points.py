@@ -99,8 +99,9 @@ def change_points(
     cuts, slope = _best_cuts((clipped - np.median(clipped)) / unit, at, penalty)
     slope *= unit
     begins = [int(starts[place]) for place in cuts]
-    if len(middles) < len(series):
+    if begins and len(middles) < len(series):
         begins = _among_samples(series, begins, slope, len(series) // len(middles))
+        begins = _worth_it(series, begins, slope, penalty * unit**2)
     return _told(series, begins, slope, times_s)
 
 
@@ -171,6 +172,21 @@ def _among_samples(series: Series, begins: list[int], slope: float, size: int) -
         gains = np.cumsum(np.clip(nearer, -reach, reach)[::-1])[::-1]
         found.append(low + int(np.argmax(gains)) if len(gains) else begin)
     return sorted(set(found))
+
+
+def _worth_it(series: Series, begins: list[int], slope: float, penalty: float) -> list[int]:
+    """Leave out cuts that explain nothing now that no block lies across a jump: such a block looked like a level of its own."""
+    kept = list(begins)
+    while kept:
+        blocks = [middles - slope * at for at, middles, _ in blocks_of(series, cut(len(series), kept))]
+        gains = [
+            len(one) * len(two) / (len(one) + len(two)) * float(one.mean() - two.mean()) ** 2
+            for one, two in zip(blocks, blocks[1:], strict=False)
+        ]
+        if min(gains) >= penalty:
+            break
+        kept.pop(gains.index(min(gains)))
+    return kept
 
 
 def _told(series: Series, begins: list[int], slope: float, times_s: Values | None) -> tuple[ChangePoint, ...]:
