@@ -57,7 +57,9 @@ class Baseline:
             InvalidInputError: ``false_alarms`` is not strictly between 0 and 1.
         """
         if not 0 < false_alarms < 1:
-            raise InvalidInputError(f"false alarms are a share between 0 and 1, such as 0.001, and not {false_alarms!r}")
+            raise InvalidInputError(
+                f"false alarms are a share between 0 and 1, such as 0.001, and not {false_alarms!r}"
+            )
         if self.count < FEWEST_FOR_BASELINE:
             return math.inf
         from scipy.special import stdtrit

@@ -251,5 +251,3 @@ def _without_season(series: Series, period: float) -> Series:
     counts = np.bincount(phase, minlength=phases)
     profile = np.bincount(phase, np.clip(rest, -limit, limit), phases) / np.maximum(counts, 1)
     return replace(series, values=series.values - (profile - np.average(profile, weights=counts))[phase])
-
-

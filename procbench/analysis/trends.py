@@ -73,7 +73,9 @@ class PerformanceTrends(Mapping[str, MetricTrend]):
             InvalidInputError: A column is missing or holds no numbers, or a season is seen too seldom.
         """
         if missing := [column for column in COLUMNS if column not in samples]:
-            raise InvalidInputError(f"a frame of samples has columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+            raise InvalidInputError(
+                f"a frame of samples has columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
+            )
         seasons, found = periods_s or {}, {}
         for name, part in samples.groupby("metric", sort=False):
             times, values = part["time_s"].to_numpy(), part["value"].to_numpy()
