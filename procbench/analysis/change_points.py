@@ -6,7 +6,8 @@ cut. What this module adds makes its answer one to rely on:
 - **The penalty is in units of the noise**, its long-run variance, so that noise which wanders is not taken for jumps.
   It was set on series without any jump (`python -m benchmarks trends`), so that at most 5 % of them show one: white,
   AR(1) up to 0.6, and with the long tails that times have.
-- **Single wild values are cut off** at two and a half standard deviations from their neighbours' median, or each would be two jumps.
+- **Single wild values are cut off** at two and a half standard deviations from their neighbours' median, or each would be two
+  jumps.
 - **A slope is no staircase**: the series is also cut beside a straight line, and what explains it with less is taken.
 - **Long series are cut by blocks first**, and each jump is then found among the samples, so that the cost is linear.
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from procbench.analysis.series import Noise, Series, blocks_of, cut, noise_of, series_of, spread_of
@@ -181,7 +183,7 @@ def _worth_it(series: Series, begins: list[int], slope: float, penalty: float) -
         blocks = [middles - slope * at for at, middles, _ in blocks_of(series, cut(len(series), kept))]
         gains = [
             len(one) * len(two) / (len(one) + len(two)) * float(one.mean() - two.mean()) ** 2
-            for one, two in zip(blocks, blocks[1:], strict=False)
+            for one, two in pairwise(blocks)
         ]
         if min(gains) >= penalty:
             break

@@ -1,4 +1,4 @@
-"""What the recorded runs say together: for each experiment, condition and host, where it went, and what changed where it jumped."""
+"""What the recorded runs say together: for each experiment, condition and host its course, and what changed at its jumps."""
 
 from __future__ import annotations
 
@@ -28,10 +28,23 @@ _APART = ("quantity", "unit", "direction", "varied", "kind", "state", "children"
 
 _SAID = ("quantity", "unit")  # in the unit already
 _PASSING = frozenset(
-    "recorded_at hostname memory_available_bytes load_one_minute load_five_minutes load_fifteen_minutes busy_share "
-    "steal_share cpu_pressure_percent memory_pressure_percent io_pressure_percent".split()
+    [
+        "recorded_at",
+        "hostname",
+        "memory_available_bytes",
+        "load_one_minute",
+        "load_five_minutes",
+        "load_fifteen_minutes",
+        "busy_share",
+        "steal_share",
+        "cpu_pressure_percent",
+        "memory_pressure_percent",
+        "io_pressure_percent",
+    ]
 )  # facts that differ from run to run
-_RESULTS = frozenset("seed succeeded failed timed_out cancelled wall_s ended_by data_dir".split())  # no settings
+_RESULTS = frozenset(
+    ["seed", "succeeded", "failed", "timed_out", "cancelled", "wall_s", "ended_by", "data_dir"]
+)  # no settings
 
 
 class Run(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from procbench.errors import InvalidInputError
@@ -128,7 +129,7 @@ def series_of(values: Values, times_s: Values | None = None, *, period: float | 
 def cut(length: int, breaks: Sequence[int] = ()) -> list[tuple[int, int]]:
     """Return where each stretch between breaks begins and ends; breaks outside the series are none."""
     ends = [0, *sorted({place for place in breaks if 0 < place < length}), length]
-    return list(zip(ends, ends[1:], strict=False)) if length else []
+    return list(pairwise(ends)) if length else []
 
 
 def blocks_of(series: Series, stretches: Sequence[tuple[int, int]]) -> list[tuple[Floats, Floats, NDArray[np.intp]]]:
@@ -147,7 +148,7 @@ def blocks_of(series: Series, stretches: Sequence[tuple[int, int]]) -> list[tupl
             continue
         count = max(1, (end - begin) // size)
         edges = begin + np.arange(count + 1) * (end - begin) // count
-        pairs = list(zip(edges, edges[1:], strict=False))
+        pairs = list(pairwise(edges))
         at = np.array([series.at[low:high].mean() for low, high in pairs])
         found.append((at, np.array([np.median(series.values[low:high]) for low, high in pairs]), edges[:-1]))
     return found
@@ -243,7 +244,7 @@ def _without_season(series: Series, period: float) -> Series:
     turns = series.at * (series.span / period)
     cycle = np.minimum(turns.astype(np.int64), math.ceil(periods) - 1)
     starts = np.searchsorted(cycle, np.arange(cycle[-1] + 2))
-    middles = [np.median(level[low:high]) if high > low else 0.0 for low, high in zip(starts, starts[1:], strict=False)]
+    middles = [np.median(level[low:high]) if high > low else 0.0 for low, high in pairwise(starts)]
     rest = level - np.asarray(middles)[cycle]
     limit = _FAR * spread_of(rest)
     phases = min(step, _MOST_PHASES)

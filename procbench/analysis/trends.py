@@ -93,7 +93,17 @@ class PerformanceTrends(Mapping[str, MetricTrend]):
         """
         import pandas as pd
 
-        columns = "metric direction slope_per_hour low high count dropped changes last_change_s".split()
+        columns = [
+            "metric",
+            "direction",
+            "slope_per_hour",
+            "low",
+            "high",
+            "count",
+            "dropped",
+            "changes",
+            "last_change_s",
+        ]
         rows = [
             (
                 one.metric,
