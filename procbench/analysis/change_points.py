@@ -95,15 +95,15 @@ def change_points(
     noise = noise_of([clipped])
     smallest = _FINEST * float(np.ptp(clipped))
     noise = Noise(max(noise.scale, smallest), noise.correlation)
-    if noise.scale == 0:
+    if noise.long_run_deviation == 0:
         return ()
-    unit = math.sqrt(noise.long_run_variance)
+    unit = noise.long_run_deviation
     cuts, slope = _best_cuts((clipped - np.median(clipped)) / unit, at, penalty)
     slope *= unit
     begins = [int(starts[place]) for place in cuts]
     if begins and len(middles) < len(series):
         begins = _among_samples(series, begins, slope, len(series) // len(middles))
-        begins = _worth_it(series, begins, slope, penalty * unit**2)
+        begins = _worth_it(series, begins, slope, unit, penalty)
     return _told(series, begins, slope, times_s)
 
 
@@ -176,13 +176,13 @@ def _among_samples(series: Series, begins: list[int], slope: float, size: int) -
     return sorted(set(found))
 
 
-def _worth_it(series: Series, begins: list[int], slope: float, penalty: float) -> list[int]:
+def _worth_it(series: Series, begins: list[int], slope: float, unit: float, penalty: float) -> list[int]:
     """Leave out cuts that explain nothing now that no block lies across a jump: such a block looked like a level of its own."""
     kept = list(begins)
     while kept:
         blocks = [middles - slope * at for at, middles, _ in blocks_of(series, cut(len(series), kept))]
         gains = [
-            len(one) * len(two) / (len(one) + len(two)) * float(one.mean() - two.mean()) ** 2
+            len(one) * len(two) / (len(one) + len(two)) * (float(one.mean() - two.mean()) / unit) ** 2
             for one, two in pairwise(blocks)
         ]
         if min(gains) >= penalty:

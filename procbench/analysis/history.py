@@ -28,7 +28,7 @@ _APART = ("quantity", "unit", "direction", "varied", "kind", "state", "children"
 
 _SAID = ("quantity", "unit")  # in the unit already
 _PASSING = frozenset(
-    [
+    {
         "recorded_at",
         "hostname",
         "memory_available_bytes",
@@ -40,11 +40,12 @@ _PASSING = frozenset(
         "cpu_pressure_percent",
         "memory_pressure_percent",
         "io_pressure_percent",
-    ]
-)  # facts that differ from run to run
-_RESULTS = frozenset(
-    ["seed", "succeeded", "failed", "timed_out", "cancelled", "wall_s", "ended_by", "data_dir"]
-)  # no settings
+    }
+)
+"""Facts of a host that differ from run to run."""
+
+_RESULTS = frozenset({"seed", "succeeded", "failed", "timed_out", "cancelled", "wall_s", "ended_by", "data_dir"})
+"""Parameters that set nothing."""
 
 
 class Run(Protocol):

@@ -29,6 +29,7 @@ MOST_CORRELATED = 0.9
 _MOST_PHASES = 256
 _FEWEST_PER_PERIOD = 2
 _STANDARD = 1.4826  # makes the median absolute deviation of normal values their standard deviation
+_STANDARD_QUARTILE = 0.8693  # likewise its third quartile
 _STANDARD_MEAN = 1.2533  # likewise the mean absolute deviation
 _FAR = 4.0  # standard deviations beyond which a value is wild
 _JUMP = 2.5  # standard deviations beyond which a difference may be a jump
@@ -62,7 +63,7 @@ class Series:
 
     def slope_in_units(self, slope: float) -> float:
         """Turn a slope of the scaled values into one per hour, or per sample."""
-        if slope == 0 or math.isinf(slope):
+        if slope == 0 or not math.isfinite(slope):
             return slope
         return slope * self.unit / self.span * (3600.0 if self.per == "hour" else 1.0)
 
@@ -80,9 +81,9 @@ class Noise:
     correlation: float
 
     @property
-    def long_run_variance(self) -> float:
-        """Variance of a mean of n values, times n."""
-        return self.scale**2 * (1 + self.correlation) / (1 - self.correlation)
+    def long_run_deviation(self) -> float:
+        """Standard deviation of a mean of n values, times the root of n."""
+        return self.scale * math.sqrt((1 + self.correlation) / (1 - self.correlation))
 
 
 def series_of(values: Values, times_s: Values | None = None, *, period: float | None = None) -> Series:
@@ -198,13 +199,18 @@ def flat(values: Values, name: str) -> Floats:
 
 
 def spread_of(values: Floats) -> float:
-    """Return the standard deviation as the median absolute deviation tells it; as the mean one where that is 0."""
+    """Return the standard deviation as the median absolute deviation tells it.
+
+    Where many values are equal that says too little; then it is half of what the third quartile tells, or if that is 0, too,
+    what the mean tells.
+    """
     import numpy as np
 
     if not len(values):
         return 0.0
     distance = np.abs(values - np.median(values))
-    return _STANDARD * float(np.median(distance)) or _STANDARD_MEAN * float(np.mean(distance))
+    middle, far = np.quantile(distance, (0.5, 0.75))
+    return float(max(_STANDARD * middle, _STANDARD_QUARTILE * far / 2)) or _STANDARD_MEAN * float(np.mean(distance))
 
 
 def _mean_square(differences: Floats) -> float:
