@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -46,9 +47,17 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                 elinewidth=1.2, label=label,
             )  # fmt: skip
             for number, (begin, end) in enumerate(levels(line)):
-                middle = sorted(values[begin:end])[(end - begin) // 2]
-                name = "level" if number == 0 else None
-                axes.plot([begin + 0.7, end + 0.3], [middle, middle], color=COLOURS[1], linewidth=2, label=name)
+                slope = 0.0 if line.trend.direction == "stable" else line.trend.slope
+                level = statistics.median(values[place] - slope * place for place in range(begin, end))
+                name = "level, with the trend where one is shown" if number == 0 else None
+                ends = [begin - 0.3, end - 0.7]  # a run's place counts from 0, its number from 1
+                axes.plot(
+                    [end + 1 for end in ends],
+                    [level + slope * end for end in ends],
+                    color=COLOURS[1],
+                    linewidth=2,
+                    label=name,
+                )
             axes.margins(y=0.3 if line.changes else 0.1)
             for change in line.changes:
                 axes.axvline(change.number + 0.5, color=VERMILION, linestyle="--", linewidth=1.5)
@@ -67,7 +76,7 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                 )
             title = f"{line.experiment}: {line.condition}, on {line.hostname}"
             axes.set_title(one_line(title, longest=85), fontsize=9.5)
-            axes.set_ylabel(line.unit or "value")
+            axes.set_ylabel(f"value ({line.unit})" if line.unit else "value")
             axes.set_xlim(0.4, len(values) + 0.6)
             axes.xaxis.get_major_locator().set_params(integer=True)
         rows[-1].set_xlabel("run, in the order of recording")
