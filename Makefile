@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
-.PHONY: report test lab bench check clean
+.PHONY: report test ladder lab bench check clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.report-ready  ## measure this machine and write reports/latest/index.html
@@ -21,6 +21,9 @@ lab: $(VENV)/.report-ready  ## open JupyterLab on the notebooks
 
 test: $(VENV)/.test-ready  ## every test, every notebook
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+ladder: $(VENV)/.test-ready  ## the queues' ladder with a million items for each of its seeds; takes a while
+	PROCBENCH_LADDER=1 $(BIN)/python -m pytest tests/test_queue_ladder.py $(ARGS)
 
 bench: $(VENV)/.test-ready  ## ratios against peers and against the same system calls in C; wants a quiet machine
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -10,8 +10,17 @@ import errno as _errno
 import os
 import queue
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown as _StandardShutDown
+else:
+
+    class _StandardShutDown(Exception):
+        """What ``queue.ShutDown`` is from Python 3.13 on."""
+
 
 Stage = Literal["resolve", "cwd", "exec", "limits", "input"]
 
@@ -40,8 +49,12 @@ class QueueEmptyError(ProcbenchError, queue.Empty):
     """The queue has nothing and the caller would not, or no longer, wait."""
 
 
-class QueueShutDownError(ClosedError):
-    """The queue was shut down: nothing can be put, or nothing is left to get."""
+class QueueShutDownError(ClosedError, _StandardShutDown):
+    """The queue was shut down: nothing can be put, or nothing is left to get. From Python 3.13 on a ``queue.ShutDown``."""
+
+
+class TaskDoneError(ProcbenchError, ValueError):
+    """``task_done`` was called more often than items were put; nothing was counted."""
 
 
 class BufferPoolError(ProcbenchError):

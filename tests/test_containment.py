@@ -21,7 +21,8 @@ import procbench
 from procbench import ProcessTask, RunSettings, WorkStealingScheduler, open_process, run
 from procbench.errors import CommandTimeoutError, SpawnError
 from procbench.io import blocking, containment, orphans, starter
-from procbench.io.containment import LEVELS, Containment, ContainmentLevel, available_levels
+from procbench.io.contained import LEVELS, ContainmentLevel
+from procbench.io.containment import Containment, available_levels
 from procbench.io.groups import living_members, signal_group, signal_process, state_of
 from procbench.io.results import RunResult
 from procbench.linux import is_child_subreaper
@@ -392,7 +393,7 @@ failures = []
 
 
 def work():
-    for number in range(50):
+    for number in range(25):
         done = procbench.run(["sh", "-c", "(true &) ; (setsid sleep 3 &) ; exit 3"], containment=level)
         if (done.returncode, done.containment) != (3, level):
             failures.append(done)
@@ -418,7 +419,7 @@ print(len(failures), left, procbench.linux.is_child_subreaper())
 
 @every_way
 def test_many_threads_leave_neither_zombie_nor_cgroup(way: ContainmentLevel, request: pytest.FixtureRequest) -> None:
-    """L05: 200 children in four threads, switched as often as can be: no zombie, no group, and no subreaper at the end."""
+    """L05: 100 children in four threads, switched as often as can be: no zombie, no group, and no subreaper at the end."""
     assert run_python(MANY, request.node.callspec.params["way"]) == "0 [] False"
 
 

@@ -227,7 +227,7 @@ def test_waiting_with_a_time_limit_is_the_standard_librarys() -> None:
         q.put(Item(1), timeout=0.01, priority="high")
     with pytest.raises(queue.Full):
         q.put(Item(1), block=False)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="at least 0"):
         q.put(Item(1), timeout=-1)
 
 

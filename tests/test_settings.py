@@ -17,7 +17,7 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES
 from procbench.cpu.placement import PLACEMENT_POLICIES
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.containment import LEVELS
+from procbench.io.contained import LEVELS
 from procbench.io.keep import OVERFLOWS
 from procbench.memory.transports import TRANSPORTS
 from procbench.scheduling.settings import INHERITED_IO_CLASSES, INHERITED_POLICIES

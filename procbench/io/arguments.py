@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
-from procbench.io.containment import LEVELS, ContainmentLevel
+from procbench.io.contained import LEVELS, ContainmentLevel
 from procbench.io.keep import OVERFLOWS, Overflow, Tee
 from procbench.io.order import INHERIT, KEEP, NULL, PIPED, TO_STDOUT, Data, Limits, Order
 from procbench.memory.transports import TRANSPORTS, Transport
@@ -99,7 +99,7 @@ def _descriptor(stream: Stream) -> int | None:
 
 
 def _not_negative(name: str, value: _Number | None) -> _Number | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real))):
         raise InvalidInputError(f"{name} is {value!r}; it must be a number")
     if value is not None and not value >= 0:
         raise InvalidInputError(f"{name} is {value}; it must not be negative")

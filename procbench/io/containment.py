@@ -3,9 +3,6 @@
 ``group`` is the command's process group, which costs nothing; who calls setsid(2) leaves it. ``subreaper`` also finds these:
 orphans fall to this process instead of init, and are known by a mark in their environment. ``cgroup`` holds whatever is forked
 inside, and nothing leaves it but by somebody's right to write to cgroups.
-
-The child itself is reaped by its owner, after the last signal: until then neither its process id nor its group's can have
-passed to somebody else.
 """
 
 from __future__ import annotations
@@ -15,133 +12,19 @@ import errno
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from procbench import linux
-from procbench.cpu.subgroups import Subgroups, members
+from procbench.cpu.subgroups import Subgroups
 from procbench.errors import UnsupportedError
-from procbench.io.groups import ProcessState, lives, living_members, signal_group, signal_process, strayed_from
+from procbench.io.contained import LEVELS, Adopted, Contained, ContainmentLevel, Grouped
+from procbench.io.groups import signal_process
 from procbench.io.orphans import Family, adopt, adopt_no_longer, new_mark
-
-ContainmentLevel = Literal["group", "subreaper", "cgroup"]
-
-LEVELS: Final[tuple[ContainmentLevel, ...]] = ("group", "subreaper", "cgroup")
-"""From what costs least to what holds most."""
 
 # Any hierarchy will do; those of version 1 come first, because they take a thread in before it starts the child.
 _CONTROLLERS: Final = ("freezer", "pids", "cpuacct", "")
-
-_FIRST_WAIT_S: Final = 0.001
-_LONGEST_WAIT_S: Final = 0.02
-_LONGEST_WAIT_BUSY_S: Final = 0.2
-# A look at a machine with many processes takes long; this keeps it from being all that is done.
-_WAIT_PER_LOOK: Final = 4
-
-
-class Contained:
-    """One child and what it starts, held by its process group. Not thread-safe.
-
-    Attributes:
-        level: What holds them.
-        pid: The child's process id, and its group's.
-    """
-
-    __slots__ = ("_strayed", "pid")
-
-    level: ContainmentLevel = "group"
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._strayed: list[ProcessState] | None = None
-
-    def signal(self, number: int) -> None:
-        """Send a signal to all of them. The child must not have been reaped."""
-        if self._strayed is None and number in _TO_END:
-            self._strayed = strayed_from(self.pid)  # once their parents are gone, nobody knows whose they were
-        signal_group(self.pid, number)
-
-    def living(self) -> list[int]:
-        """Return the pids of those that are more than a zombie. Costs a look at ``/proc``."""
-        return living_members(self.pid)
-
-    def release(self) -> tuple[int, ...]:
-        """Let go of what is left, after the child was reaped; return the pids of those that live on and can be seen."""
-        left = tuple(one.pid for one in self._strayed or () if lives(one))
-        if not linux.is_group(self.pid):
-            return left  # as nearly always
-        return tuple(sorted({*left, *self.living()}))
-
-
-_TO_END: Final = frozenset({signal.SIGTERM, signal.SIGKILL})
-
-
-class _Adopted(Contained):
-    """The same, with what left the group and is a descendant, or carries the child's mark."""
-
-    __slots__ = ("_family",)
-
-    level: ContainmentLevel = "subreaper"
-
-    def __init__(self, pid: int, mark: bytes) -> None:
-        super().__init__(pid)
-        self._family = Family(pid, mark)
-
-    def signal(self, number: int) -> None:
-        outside = [one for one in self._family.members() if one.group != self.pid and not one.ended]
-        signal_group(self.pid, number)
-        for one in outside:
-            signal_process(one, number)
-
-    def living(self) -> list[int]:
-        return [one.pid for one in self._family.members() if not one.ended]
-
-    def release(self) -> tuple[int, ...]:
-        return tuple(sorted({*super().release(), *self._family.release()}))
-
-
-class _Grouped(Contained):
-    """The child's own cgroup, with all that was forked inside."""
-
-    __slots__ = ("_folder", "_groups")
-
-    level: ContainmentLevel = "cgroup"
-
-    def __init__(self, pid: int, groups: Subgroups, folder: Path) -> None:
-        super().__init__(pid)
-        self._groups = groups
-        self._folder = folder
-
-    def signal(self, number: int) -> None:
-        if number == signal.SIGKILL:
-            with contextlib.suppress(OSError):  # cgroup.kill: Linux 5.14, version 2
-                if (self._folder / "cgroup.kill").exists():
-                    (self._folder / "cgroup.kill").write_text("1")
-                    return
-        held: list[tuple[int, int]] = []
-        try:
-            for pid in members(self._folder) - {os.getpid()}:
-                with contextlib.suppress(OSError):
-                    held.append((pid, os.pidfd_open(pid)))
-            still = members(self._folder)  # so that each pidfd is that of a process in the group
-            for pid, pidfd in held:
-                if pid in still:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        signal.pidfd_send_signal(pidfd, number)
-        finally:
-            for _, pidfd in held:
-                os.close(pidfd)
-
-    def living(self) -> list[int]:
-        return sorted(members(self._folder))
-
-    def release(self) -> tuple[int, ...]:
-        left = tuple(self.living())
-        self._groups.release(self._folder)
-        return left
 
 
 class Containment:
@@ -225,7 +108,7 @@ class _Marked(Prepared):
         self.mark = mark
 
     def contain(self, pid: int) -> Contained:
-        return _Adopted(pid, self.mark)
+        return Adopted(pid, self.mark)
 
 
 class _Entered(Prepared):
@@ -241,7 +124,7 @@ class _Entered(Prepared):
             raise
 
     def contain(self, pid: int) -> Contained:
-        contained = _Grouped(pid, self._groups, self._folder)
+        contained = Grouped(pid, self._groups, self._folder)
         try:
             self._move(self._groups.own)
         except BaseException:
@@ -286,7 +169,7 @@ class _Moved(Prepared):
                 signal_process(member, signal.SIGKILL)
             self.cancel()
             raise
-        return _Grouped(pid, self._groups, self._folder)
+        return Grouped(pid, self._groups, self._folder)
 
     def cancel(self) -> None:
         self._groups.release(self._folder)
@@ -320,48 +203,3 @@ def _writable_groups() -> Subgroups:
         "no cgroup can be made here: no hierarchy is mounted in which this user may; "
         "start this program by 'systemd-run --user --scope -p Delegate=yes', or take containment='subreaper'",
     )
-
-
-class Ending:
-    """Sees to it that a child's whole containment is empty, step by step; nothing here waits.
-
-    Args:
-        contained: What was told to end.
-        kill_at_s: When to send SIGKILL, on ``time.monotonic()``'s clock; a time in the past means at once.
-        give_up_after_s: How long after the kill to go on looking.
-
-    Attributes:
-        killed: Whether it needed the kill.
-    """
-
-    def __init__(self, contained: Contained, *, kill_at_s: float, give_up_after_s: float) -> None:
-        self.killed = False
-        self._contained = contained
-        self._kill_at_s = kill_at_s
-        self._give_up_after_s = give_up_after_s
-        self._give_up_at_s = 0.0
-        self._wait_s = _FIRST_WAIT_S
-
-    def kill_at_once(self) -> None:
-        """Send SIGKILL in the next step, whenever it would have been due."""
-        self._kill_at_s = 0.0
-
-    def step(self, now_s: float) -> float | None:
-        """Do what is due, and return how many seconds to wait until the next step; ``None`` when it is over."""
-        began_s = time.monotonic()
-        # What a process forks while others are looked at may be missed, and that process be gone when its turn comes.
-        if not self._contained.living() and not self._contained.living():
-            return None
-        look_s = time.monotonic() - began_s
-        if self.killed and now_s >= self._give_up_at_s:
-            return None
-        if now_s >= self._kill_at_s:
-            if not self.killed:
-                self.killed = True
-                self._give_up_at_s = now_s + self._give_up_after_s
-                self._wait_s = _FIRST_WAIT_S
-            # Each time: what is forked while the signals go out is not among those that get one.
-            self._contained.signal(signal.SIGKILL)
-        wait_s = self._wait_s
-        self._wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-        return max(wait_s, min(_WAIT_PER_LOOK * look_s, _LONGEST_WAIT_BUSY_S))

@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from procbench import linux
-from procbench.io.containment import Contained, Ending
+from procbench.io.contained import Contained
+from procbench.io.ending import Ending
 from procbench.io.limits import limit_hit
 from procbench.io.order import Order
 from procbench.io.pipes import Pipes

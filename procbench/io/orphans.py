@@ -162,17 +162,24 @@ class Family:
 
     def _carries_mark(self, pid: int) -> bool:
         try:
-            environment = (PROC / str(pid) / "environ").read_bytes()
-            for _ in range(_EXEC_TRIES):
-                if environment or not _in_exec(pid):
-                    break
-                time.sleep(_EXEC_WAIT_S)
-                environment = (PROC / str(pid) / "environ").read_bytes()
+            environment = _environment(pid)
         except OSError:  # it has ended, or is somebody else's
             return False
         name = MARK_NAME.encode() + b"="
         marks = [entry.removeprefix(name) for entry in environment.split(b"\0") if entry.startswith(name)]
         return any(self._own in mark.split(b"/") for mark in marks)
+
+
+def _environment(pid: int) -> bytes:
+    """Return a process's environment; in the midst of an exec, when there is none, wait for the new one."""
+    path = PROC / str(pid) / "environ"
+    for _ in range(_EXEC_TRIES):
+        if environment := path.read_bytes():
+            return environment
+        if not _in_exec(pid):
+            break
+        time.sleep(_EXEC_WAIT_S)
+    return path.read_bytes()  # again: the exec may have come to its end between the two looks
 
 
 def _in_exec(pid: int) -> bool:

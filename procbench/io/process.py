@@ -27,7 +27,7 @@ from procbench.errors import (
 from procbench.io.arguments import Stream, order_for
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
-from procbench.io.containment import ContainmentLevel
+from procbench.io.contained import ContainmentLevel
 from procbench.io.course import Course
 from procbench.io.intake import Intake
 from procbench.io.io_pools import IO_POOLS, BufferSizes, IoPool, default_io_pool

@@ -13,7 +13,8 @@ from procbench.io import clone
 from procbench.io.budget import DescriptorBudget
 from procbench.io.clone import Cloner
 from procbench.io.command import Argument, program_name
-from procbench.io.containment import GROUPS, Contained, Containment, ContainmentLevel
+from procbench.io.contained import Contained, ContainmentLevel
+from procbench.io.containment import GROUPS, Containment
 from procbench.io.course import NO_PIPES, Course, Reaper
 from procbench.io.limits import ChildLimiter
 from procbench.io.order import Order

@@ -12,7 +12,8 @@ from typing import Final, Protocol, TypeVar
 
 from procbench.cpu.priorities import PRIORITIES, Priority, check_priority
 from procbench.errors import InvalidInputError, QueueFullError, QueueShutDownError
-from procbench.scheduling.queues import TaskQueue, deadline_after, wake_one
+from procbench.scheduling.gated import GatedQueue
+from procbench.scheduling.waiters import deadline_after, wake_one
 
 _SECOND_NS: Final = 1_000_000_000
 _RANKS: Final[Mapping[Priority, int]] = {priority: rank for rank, priority in enumerate(PRIORITIES)}
@@ -89,7 +90,7 @@ class _Counts:
         self.taken = self.removed = self.aged = self.waited_ns = self.longest_ns = 0
 
 
-class PriorityScheduler(TaskQueue[W]):
+class PriorityScheduler(GatedQueue[W]):
     """A bounded queue that gives the most urgent item first, with ``queue.Queue``'s put, get and their kin. Thread-safe.
 
     First-in-first-out within a class. An item that has waited ``ageing_s`` counts one class higher, after twice as long two
@@ -100,7 +101,7 @@ class PriorityScheduler(TaskQueue[W]):
     there before it, at most ``maxsize`` items and who waited for room; under an endless stream of more urgent items that a
     consumer keeps up with, a low item leaves with the first get after 3 · ``ageing_s``. Without ageing it may wait for ever.
 
-    While all items are normal, it costs what a :class:`TaskQueue` costs, and a look at each item that is put in. As soon as
+    While all items are normal, it costs what a :class:`GatedQueue` costs, and a look at each item that is put in. As soon as
     others wait, a get chooses under the queue's gate, among four at most, so that its choice is exact also with many
     threads.
 
@@ -191,9 +192,8 @@ class PriorityScheduler(TaskQueue[W]):
         Raises:
             QueueFullError: There was no room in time.
             QueueShutDownError: It was shut down, before or meanwhile.
-            ValueError: ``timeout`` is negative.
-            InvalidInputError: There is no such priority, or ``item`` is nothing that can wait: it has no ``id``, or no whole
-                number of ``submitted_ns``.
+            InvalidInputError: ``timeout`` is no finite number of at least 0, there is no such priority, or ``item`` is nothing
+                that can wait: it has no ``id``, or no whole number of ``submitted_ns``.
         """
         _check_waiting(item)
         deadline = None if timeout is None and block else deadline_after(block, timeout)

@@ -18,7 +18,7 @@ from procbench.cpu.memory_limit import LEAST_MEMORY_BYTES, check_bytes
 from procbench.cpu.placement import PLACEMENT_POLICIES, cpu_numbers, format_cpu_list
 from procbench.cpu.topology import usable_workers
 from procbench.errors import InvalidInputError
-from procbench.io.containment import LEVELS
+from procbench.io.contained import LEVELS
 from procbench.io.keep import OVERFLOWS
 from procbench.io.order import DRAIN_GRACE_S, KILL_GRACE_S
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES
