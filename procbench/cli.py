@@ -214,8 +214,9 @@ def history(
     DIR/quarantine.
     """
     from procbench.views.history import history_json, load_history, show_history
+    from procbench.views.run_options import check_folder
 
-    _must_be_folder("--data", data)
+    check_folder("--data", data)
     lines, loaded = load_history(data, experiment)
     if as_json:
         import json
