@@ -44,11 +44,12 @@ class Observed:
         makespan_s: Seconds from handing in the first to the end of the last.
         busy_share: Share of the CPUs' time that commands used.
         cpu_share: Share of a command's time in which it had a CPU; of all commands' time together.
+        cpu_share_best: The same of the luckiest: all but a tenth of the commands had less. Other load hardly touches it.
         wall_median_s: Seconds that half of the commands took at most.
         wall_p99_s: Seconds that all but one in a hundred took at most.
         longest_share: Share of the makespan that the longest command took.
         longest_begun: Share of the makespan that was over when the longest command began.
-        spawn_share: Share of commands' time that starting them can have taken, going by the shortest.
+        spawn_share: Share of commands' CPU time that starting them can have taken, going by the one with the least.
         idle_share: Share of workers' time between commands, before the tail.
         tail_share: Share of workers' time in which they had run out of work while others had not.
         imbalance: By how much the busiest worker's time exceeds the mean, as a share of the mean.
@@ -62,7 +63,6 @@ class Observed:
         command_memory_bytes: Median peak of a command.
         involuntary_per_cpu_s: Times a command lost its CPU, a second of CPU time.
         voluntary_per_cpu_s: Times a command gave its CPU up, a second of CPU time.
-        involuntary_per_s: Times a command lost its CPU, a second of its time.
         major_faults_per_s: Page faults that needed a disk, a second of a command's time.
         failed_share: Share of all tasks that did not succeed.
         spent_share: Share of all tasks that could not be started for want of processes or descriptors.
@@ -87,6 +87,7 @@ class Observed:
     makespan_s: float = math.nan
     busy_share: float = math.nan
     cpu_share: float = math.nan
+    cpu_share_best: float = math.nan
     wall_median_s: float = math.nan
     wall_p99_s: float = math.nan
     longest_share: float = math.nan
@@ -104,7 +105,6 @@ class Observed:
     command_memory_bytes: float = math.nan
     involuntary_per_cpu_s: float = math.nan
     voluntary_per_cpu_s: float = math.nan
-    involuntary_per_s: float = math.nan
     major_faults_per_s: float = math.nan
     failed_share: float = math.nan
     spent_share: float = math.nan
@@ -239,7 +239,9 @@ def _times(ran: list[TaskResult], workers: int, cpus: int) -> dict[str, float]:
     makespan_s = max(1, ended - begun) / _SECOND_NS
     walls = sorted(max(one.wall_s, 1e-9) for one in ran)
     longest = max(ran, key=lambda one: one.wall_s)
-    all_wall_s, cpu_s = sum(walls), sum(_cpu_s(one) for one in ran)
+    costs = [_cpu_s(one) for one in ran]
+    shares = sorted(cost / max(one.wall_s, 1e-9) for cost, one in zip(costs, ran, strict=True))
+    all_wall_s, cpu_s = sum(walls), sum(costs)
     busy_s: dict[int, float] = {}
     until: dict[int, int] = {}
     for one in ran:
@@ -254,11 +256,12 @@ def _times(ran: list[TaskResult], workers: int, cpus: int) -> dict[str, float]:
         "makespan_s": makespan_s,
         "busy_share": cpu_s / (makespan_s * cpus),
         "cpu_share": min(1.0, cpu_s / all_wall_s),
+        "cpu_share_best": min(1.0, shares[int(0.9 * len(shares))]),
         "wall_median_s": st.median(walls),
         "wall_p99_s": walls[min(len(walls) - 1, math.ceil(0.99 * len(walls)) - 1)],
         "longest_share": min(1.0, longest.wall_s / makespan_s),
         "longest_begun": (longest.started_ns - begun) / _SECOND_NS / makespan_s,
-        "spawn_share": len(ran) * min(walls[0], LONGEST_START_S) / all_wall_s,
+        "spawn_share": len(ran) * min(*costs, LONGEST_START_S) / max(cpu_s, 1e-9),
         "idle_share": max(0.0, 1 - (all_wall_s + tail_s) / (used * makespan_s)),
         "tail_share": tail_s / (used * makespan_s),
         "imbalance": max(busy_s.values()) / mean_s - 1,
@@ -297,7 +300,6 @@ def _switches(ran: list[TaskResult]) -> dict[str, float]:
     return {
         "involuntary_per_cpu_s": involuntary / cpu_s,
         "voluntary_per_cpu_s": sum(one.voluntary_switches for one in ran) / cpu_s,
-        "involuntary_per_s": involuntary / wall_s,
         "major_faults_per_s": sum(one.major_faults for one in ran) / wall_s,
     }
 

@@ -49,7 +49,7 @@ def analyze(
 def too_few_workers(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
     """Fewer workers than CPUs, and commands that use one."""
     most = min(o.cpus_allowed, o.tasks)
-    if o.workers >= most or not o.cpu_share >= c.of("cpu", "bound"):
+    if o.workers >= most or mostly_waits(o, s, c):
         return None
     return settings_change(
         s,
@@ -148,7 +148,7 @@ def throttled(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSug
 
 def batch_tiny_commands(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
     """Many tiny commands of a template, each of which pays for its start."""
-    if not o.arguments or not o.spawn_share >= c.of("process_management", "spawn"):
+    if not o.arguments or not o.spawn_share >= c.of("process_management", "spawn") or mostly_waits(o, s, c):
         return None
     wanted = math.ceil(_WORTH_A_START_S / max(o.wall_median_s / s.args_per_task, 1e-6))
     number = min(wanted, o.arguments // (_COMMANDS_PER_WORKER * o.workers))

@@ -82,13 +82,15 @@ def without(share: float) -> float:
 def mostly_waits(o: Observed, s: RunSettings, c: AnalysisConfig, *, pinned: bool = False) -> bool:
     """Return whether commands wait for something else than a CPU.
 
-    A command without a CPU may wait for one, too. Who does is thrown off one again and again while it runs; and where
-    something keeps commands off the CPUs, a nice value or a pin, nobody can tell.
+    A command without a CPU may wait for one, too, behind others on the machine. Then the luckiest had one all the same, or
+    they hardly ever gave it up and lost it again and again. Where something keeps commands off the CPUs, a nice value or a pin,
+    nobody can tell; and who fills a pipe waits for us.
     """
-    if (s.nice or 0) > 0 or s.policy in {"idle", "batch"} or s.cpu_limit is not None:
-        return False
-    if not pinned and o.cpus_allowed < min(o.cpus, o.workers):
+    held = (s.nice or 0) > 0 or s.policy in {"idle", "batch"} or s.cpu_limit is not None
+    narrow = not pinned and o.cpus_allowed < min(o.cpus, o.workers)
+    if held or narrow or o.pipe_bytes_per_task >= c.of("disk_io", "heavy_bytes"):
         return False
     wants = o.busy_share * o.cpus / o.cpus_allowed
-    few = o.involuntary_per_s < c.of("concurrency", "preempted")
-    return o.cpu_share < c.of("concurrency", "waiting") and wants < c.of("concurrency", "waiting") and few
+    taken = o.involuntary_per_cpu_s / max(o.involuntary_per_cpu_s + o.voluntary_per_cpu_s, 1e-9)
+    enough = c.of("concurrency", "waiting")
+    return o.cpu_share_best < enough and wants < enough and taken < c.of("concurrency", "taken")

@@ -68,7 +68,7 @@ THRESHOLDS: Final[Mapping[Category, Mapping[str, Threshold]]] = MappingProxyType
         },
         "concurrency": {
             "waiting": Threshold(0.5, 0, 1, "share of their time on a CPU below which commands mostly wait"),
-            "preempted": Threshold(25, 0, 1e6, "involuntary switches a second: who has so many waits for a CPU"),
+            "taken": Threshold(0.5, 0, 1, "involuntary share of switches from which on commands wait for a CPU"),
             "tail": Threshold(0.08, 0, 1, "share of workers' time after the first ran out of work"),
             "idle": Threshold(0.1, 0, 1, "share of workers' time between commands"),
         },

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
@@ -44,14 +44,14 @@ class TaskBatch:
             raise InvalidInputError(f"tasks of a batch need an id each; there are two of {twice[0]!r}")
 
     @classmethod
-    def of(cls, workload: Self | Iterable[ProcessTask | Sequence[Argument]]) -> Self:
+    def of(cls, workload: TaskBatch | Iterable[ProcessTask | Sequence[Argument]]) -> TaskBatch:
         """Return a batch of tasks, or of their argvs."""
-        if isinstance(workload, cls):
+        if isinstance(workload, TaskBatch):
             return workload
         return cls(tuple(one if isinstance(one, ProcessTask) else ProcessTask(one) for one in workload))
 
     @classmethod
-    def from_template(cls, template: Sequence[str], arguments: Iterable[str], cwd: Argument | None = None) -> Self:
+    def from_template(cls, template: Sequence[str], arguments: Iterable[str], cwd: Argument | None = None) -> TaskBatch:
         """Return a batch that runs a command for each argument, or for several at a time."""
         return cls((), tuple(template), tuple(arguments), cwd)
 

@@ -55,8 +55,7 @@ def _said_by(argv: Sequence[str]) -> bytes:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=_PATIENCE_S,
             check=False,
             start_new_session=True,

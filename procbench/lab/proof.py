@@ -87,13 +87,13 @@ def prove(
     """
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise InvalidInputError(f"budget_s is a number of seconds above 0, and not {budget_s!r}")
-    host = isinstance(suggestion.change, HostChange)
-    if host and not allow_host_changes:
+    host = suggestion.change if isinstance(suggestion.change, HostChange) else None
+    if host is not None and not allow_host_changes:
         raise InvalidInputError(
             f"the suggestion changes the host ({suggestion.change}); if you want that, say allow_host_changes=True"
         )
     begun = time.monotonic()
-    runs = _Runs(TaskBatch.of(workload), settings, suggestion.apply(settings), suggestion.change if host else None)
+    runs = _Runs(TaskBatch.of(workload), settings, suggestion.apply(settings), host)
     refused = runs.check()
     if refused:
         return replace(suggestion, status="harmful", note=refused)
@@ -102,9 +102,16 @@ def prove(
     if spent_s + fewest_blocks() * runs.block_s > budget_s:
         note = f"{budget_s:g} s are too few for {fewest_blocks()} blocks; about {math.ceil(needed_s)} s would do"
         return replace(suggestion, status="inconclusive", note=note)
-    trials = _measured(runs, suggestion, budget_s - spent_s, seed, on_progress)
+    try:
+        trials = _measured(runs, suggestion, budget_s - spent_s, seed, on_progress)
+    except ChangedBatchError as error:
+        return replace(suggestion, status="harmful", note=str(error))
     judged = _judged(suggestion, runs, trials)
     return _recorded(judged, runs, trials, budget_s, data_dir) if data_dir else judged
+
+
+class ChangedBatchError(WorkloadError):
+    """Commands fail with the change only."""
 
 
 @dataclass(slots=True)
@@ -119,7 +126,7 @@ class _Runs:
     batch: TaskBatch
     before: RunSettings
     after: RunSettings
-    host: HostChange | Any | None
+    host: HostChange | None
     costs: list[dict[str, float]] = field(default_factory=list)
     expected_s: dict[int | str, float] = field(default_factory=dict)
     statuses: dict[bool, list[int | None]] = field(default_factory=dict)
@@ -163,9 +170,8 @@ class _Runs:
             statuses = [one.returncode for one in results]
             if statuses != self.statuses[changed]:
                 place = next(i for i, status in enumerate(statuses) if status != self.statuses[changed][i])
-                raise WorkloadError(
-                    f"command {place} of {len(statuses)} ended with {_ending(results[place])}, and did not before"
-                )
+                said = f"command {place} of {len(statuses)}, {_ending(results[place])}, had {self.statuses[changed][place]}"
+                raise (ChangedBatchError if changed else WorkloadError)(f"{said} before")
             walls = sorted(one.wall_s for one in results)
             self.costs.append(
                 {
@@ -220,9 +226,8 @@ def _measured(
     def look(progress: Progress) -> None:
         if on_progress is not None:
             on_progress(progress)
-        if suggestion.gain == "time" and progress.blocks >= _FEWEST and progress.effects:
-            if progress.effects[0].verdict != "no difference shown":
-                raise KeyboardInterrupt  # measure() ends with the finished blocks
+        if progress.blocks >= _FEWEST and progress.effects and _is_decided(suggestion, progress.effects[0]):
+            raise KeyboardInterrupt  # measure() ends with the finished blocks
 
     conditions = [Condition(WITHOUT, runs.trial(False)), Condition(WITH, runs.trial(True))]
     try:
@@ -239,12 +244,17 @@ def _measured(
             on_progress=look,
         )
     except TrialError as error:
-        if error.__cause__ is not None and not isinstance(error.__cause__, TrialError):
-            raise error.__cause__ from error
-        raise
+        raise error.__cause__ or error from error
     if not trials.blocks:
         raise KeyboardInterrupt
     return trials
+
+
+def _is_decided(suggestion: OptimizationSuggestion, took: Effect) -> bool:
+    """Return whether a batch's time decides; memory hardly wavers, so that time is what a gain of memory waits for too."""
+    if suggestion.gain == "time":
+        return took.verdict != "no difference shown"
+    return took.low >= 1 / _margin(took) or took.high < 1 / _margin(took)
 
 
 def _judged(suggestion: OptimizationSuggestion, runs: _Runs, trials: Trials) -> OptimizationSuggestion:
@@ -275,7 +285,7 @@ def status_of(gained: Effect, took: Effect | None = None) -> Status:
         took: The effect on the batch's time, where that is something else.
     """
     if took is not None:
-        margin = 1 + NO_LOSS + min(took.noise_floor or 0.0, MOST_NOISE)
+        margin = _margin(took)
         if took.high < 1 / margin:
             return "harmful"
         if gained.verdict == "better" and took.low < 1 / margin:
@@ -285,6 +295,11 @@ def status_of(gained: Effect, took: Effect | None = None) -> Status:
     if gained.verdict == "worse":
         return "harmful"
     return "no gain" if gained.high <= 1 + WORTH else "inconclusive"
+
+
+def _margin(took: Effect) -> float:
+    """Return how many times longer a batch may take and count as no slower."""
+    return 1 + NO_LOSS + min(took.noise_floor or 0.0, MOST_NOISE)
 
 
 def _enough_s(effect: Effect, trials: Trials) -> float:
