@@ -139,8 +139,10 @@ class SettingsChange:
             raise InvalidInputError(
                 f"changes and before name the same settings, and not {[*self.changes]} and {[*self.before]}"
             )
-        RunSettings().changed(**self.changes)
-        RunSettings().changed(**self.before)
+        for name in ("changes", "before"):
+            values = getattr(self, name)  # JSON knows no tuples, and settings hold nothing else that is a list
+            object.__setattr__(self, name, {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+            RunSettings().changed(**getattr(self, name))
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {self.before[name]} → {value}" for name, value in self.changes.items())
@@ -188,7 +190,8 @@ class OptimizationSuggestion:
         change: What to change.
         cost: How hard the change is for who makes it.
         gain: What it should improve: the batch's ``time``, or its ``memory`` at no loss of time.
-        at_most: How many times better it could be if what was seen were all of it; a bound, and no promise.
+        at_most: How many times better it could be if what was seen were all of it; a bound, and no
+            promise. Infinite where there is none.
         created: When it was made, UTC.
         status: ``unmeasured``, or what measuring it showed.
         effect: What was measured; None before.
@@ -205,7 +208,7 @@ class OptimizationSuggestion:
     change: SettingsChange | HostChange
     cost: Cost = "low"
     gain: Gain = "time"
-    at_most: float = math.nan
+    at_most: float = math.inf
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     status: Status = "unmeasured"
     effect: Effect | None = None
@@ -272,7 +275,7 @@ class OptimizationSuggestion:
                 made = SettingsChange(*({**change[name]} for name in ("changes", "before")))
             return cls(
                 **{name: plain[name] for name in _PLAIN_FIELDS},
-                at_most=math.nan if at_most is None else float(at_most),
+                at_most=math.inf if at_most is None else float(at_most),
                 change=made,
                 created=datetime.fromisoformat(plain["created"]),
                 effect=None if effect is None else Effect.from_dict(effect),
