@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
     from procbench.memory.transfer import receive, send
+    from procbench.scheduling.queues import TaskQueue
     from procbench.scheduling.ready import PriorityScheduler
     from procbench.scheduling.settings import RunSettings
+    from procbench.scheduling.sharded import ShardedTaskQueue
     from procbench.scheduling.stealing import WorkStealingScheduler
     from procbench.scheduling.task import ProcessTask, TaskResult
 
@@ -44,6 +46,8 @@ _HOMES = {
     "ProcessTask": "procbench.scheduling.task",
     "RunResult": "procbench.io.results",
     "RunSettings": "procbench.scheduling.settings",
+    "ShardedTaskQueue": "procbench.scheduling.sharded",
+    "TaskQueue": "procbench.scheduling.queues",
     "TaskResult": "procbench.scheduling.task",
     "WorkStealingScheduler": "procbench.scheduling.stealing",
     "ending_by_exception": "procbench.io.signals",
@@ -68,6 +72,8 @@ __all__ = [
     "ProcessTask",
     "RunResult",
     "RunSettings",
+    "ShardedTaskQueue",
+    "TaskQueue",
     "TaskResult",
     "WorkStealingScheduler",
     "ending_by_exception",

@@ -8,17 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from procbench import __version__
-from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
+from procbench.errors import InvalidInputError, NotebookError, ProcbenchError, SpawnError
 from procbench.io.signals import EndedBySignal
 from procbench.views.terminal import one_line
 
 BAD_INPUT = 2
 FAILED = 1
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -49,10 +51,22 @@ def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise typer.BadParameter(f"workers must be a whole number, not {text!r}") from None
+        raise typer.BadParameter(f"it must be a whole number, not {text!r}") from None
 
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs.")]
+
+
+def _number(text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar="N", parser=_whole_number, help=text)
+
+
+def _flag(name: str, text: str, *short: str) -> Any:
+    return typer.Option(name, *short, help=text)
+
+
+def _value(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text)
 
 
 @app.command(
@@ -60,50 +74,63 @@ Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs
     short_help="Run a command for each line of input, several at a time.",
 )
 def run(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[--] COMMAND", hidden=True),
-    ] = None,
-    each: Annotated[
-        str | None, typer.Option(metavar="FILE", help="One argument a line; standard input by default.")
-    ] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND", hidden=True)] = None,
+    each: Annotated[str | None, _value("FILE", "One argument a line; standard input by default.")] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="A NUL ends each argument, not a line end, as from find -print0.")
+        bool, _flag("--null", "A NUL ends each argument, not a line end, as from find -print0.", "-0")
     ] = False,
     commands: Annotated[
-        str | None, typer.Option(metavar="FILE", help="One command a line instead of COMMAND; - is standard input.")
+        str | None, _value("FILE", "One command a line instead of COMMAND; - is standard input.")
+    ] = None,
+    args_per_task: Annotated[
+        int | None, _number("Arguments that one command gets; {} alone becomes all of them.")
     ] = None,
     priority_from: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="One word a line for each command, in their order: critical, high, normal or low.",
-        ),
+        _value("FILE", "One word a line for each command, in their order: critical, high, normal or low."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=_whole_number,
-            help="Commands that run at a time; default: the CPUs there are to use.",
-        ),
+    shuffle: Annotated[bool, _flag("--shuffle", "Begin the commands in random order.")] = False,
+    seed: Annotated[int | None, _number("The same order again with --shuffle.")] = None,
+    longest_first: Annotated[
+        bool, _flag("--longest-first", "Begin with what took longest in the runs recorded in --data.")
+    ] = False,
+    workers: Annotated[int | None, _number("Commands that run at a time; default: the CPUs there are to use.")] = None,
+    timeout: Annotated[float | None, _value("S", "Seconds until a command is ended.")] = None,
+    retries: Annotated[int | None, _number("How often a command is run again that failed or timed out.")] = None,
+    retry_delay: Annotated[
+        float | None, _value("S", "Seconds until it is, twice as long before each further attempt.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until a command is ended.")] = None,
+    halt: Annotated[
+        str | None,
+        _value("POLICY", "When to stop: never, or such as soon,fail=3 or now,fail=10% or now,success=1."),
+    ] = None,
+    memfree: Annotated[str | None, _value("SIZE", "Start no command with less memory free, such as 2G.")] = None,
+    load: Annotated[float | None, _value("N", "Start no command while the load average is N or more.")] = None,
     capture: Annotated[
-        bool, typer.Option(help="Show each command's output in one piece when it ends, up to 8 MiB a stream.")
+        bool, _flag("--capture", "Show each command's output in one piece when it ends, up to 8 MiB a stream.")
+    ] = False,
+    keep_order: Annotated[
+        bool, _flag("--keep-order", "Capture all output, and show it in the order of the commands.", "-k")
+    ] = False,
+    tag: Annotated[
+        bool, _flag("--tag", "Capture all output, and put the argument and a tab before each line.")
+    ] = False,
+    joblog: Annotated[
+        Path | None, _value("FILE", "Write a line for each command that has ended, in GNU parallel's columns.")
+    ] = None,
+    resume: Annotated[bool, _flag("--resume", "Skip the commands that --joblog says have ended.")] = False,
+    resume_failed: Annotated[
+        bool, _flag("--resume-failed", "Skip those that --joblog says have ended with status 0.")
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting of RunSettings, such as pin=core; repeatable, it wins.",
-        ),
+        _value("NAME=VALUE", "Any setting of RunSettings, such as pin=core; repeatable, it wins.", "--set"),
     ] = None,
-    record: Annotated[bool, typer.Option("--record", help="Keep what every command cost as a run in --data.")] = False,
+    record: Annotated[bool, _flag("--record", "Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress bar and no summary; one line if commands failed.")
+    quiet: Annotated[bool, _flag("--quiet", "No progress bar and no summary; one line if commands failed.")] = False,
+    dry_run: Annotated[
+        bool, _flag("--dry-run", "Only show the commands, as a shell would need them; run nothing.")
     ] = False,
 ) -> int:
     """Run a command for each line of input, or a file of commands, several at a time.
@@ -111,46 +138,47 @@ def run(
     {} in COMMAND is replaced by the argument; without one it comes last. With --priority-from, the more urgent commands
     begin first, those of one priority in the order of their lines.
     No line is ever given to a shell. Exit status: 0; the number of commands that failed or timed out, up to 100; 101 for
-    more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. Ctrl-C once lets running commands finish, twice kills them.
+    more; 130 after Ctrl-C, 143 after SIGTERM; 2 for bad input. What --resume skips and what --halt ends or cancels counts
+    as no failure. Ctrl-C once lets running commands finish, twice kills them.
 
     A command that is ended takes with it what it started, also what left its process group (containment=subreaper). With
     --set containment=group only what stayed in the group ends with it, with containment=cgroup all that was ever forked.
     Whatever is left when the batch ends is killed.
     """
-    from procbench.scheduling.commands import read_batch, read_priorities
-    from procbench.scheduling.settings import RunSettings
-    from procbench.views.batch import record_batch, run_batch, showing
-    from procbench.views.summary import say_failures, show_batch
+    asked = locals()  # all of it, by name; RunOptions says what goes together
+    from procbench.views.run_options import RunOptions
+    from procbench.views.running import run_asked
 
-    _must_be_seconds(timeout)
-    chosen = RunSettings(workers=workers, timeout=timeout, capture=capture, containment="subreaper")
-    chosen = chosen.changed_by_words(settings or ())
-    _must_be_seconds(chosen.timeout, "timeout")
-    batch_commands = read_batch(command or (), each, commands, null=null)
-    priorities = None if priority_from is None else read_priorities(priority_from, len(batch_commands))
-    host = None
-    if record:
-        from procbench.lab.files import check_writable_folder
-        from procbench.lab.host import read_host
+    return run_asked(RunOptions(**asked), _say)
 
-        _must_be_folder("--data", data)
-        check_writable_folder(data)
-        host = read_host()  # before the batch, whose own work would count as noise
-    with showing(len(batch_commands), quiet=quiet) as show:
-        batch = run_batch(batch_commands, chosen, show, priorities)
+
+@app.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run one command as a container's first process would, and leave nothing.",
+)
+def exec_command(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND", hidden=True)] = None,
+    group: Annotated[bool, typer.Option("-g", help="Pass signals on to the command's whole process group.")] = False,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds until it is ended; status 124.")] = None,
+    grace: Annotated[float, typer.Option(metavar="S", help="Seconds between SIGTERM and SIGKILL.")] = 5.0,
+) -> int:
+    """Run one command as a container's first process would: pass signals on, reap orphans, leave nothing.
+
+    What outlives the command is ended by SIGTERM, and after --grace by SIGKILL; a signal meanwhile kills it at once. It can
+    read from the terminal, and Ctrl-Z and fg work. Exit status: the command's; 128 and the signal that ended it; 124 after
+    --timeout; 126 if it cannot be executed; 127 if it is not found; 2 for bad input.
+    """
+    from procbench.io.init import run_as_init
+    from procbench.views.run_options import check_seconds
+
+    check_seconds(timeout)
+    if not command:
+        raise InvalidInputError("there is no command to run; give one after --")
     try:
-        (say_failures if quiet else show_batch)(batch, sys.stderr)
-    finally:  # a reader of the summary that went away takes no record with it
-        status = batch.exit_status
-        if host is not None:
-            try:
-                path = record_batch(batch, host, data)
-            except ProcbenchError as error:
-                status = _complain(error, batch.exit_status or FAILED)
-            else:
-                if not quiet:
-                    _say(f"recorded {path}" if path else "nothing was recorded: no command was begun")
-    return status
+        return run_as_init(command, group=group, timeout=timeout, grace_s=grace)
+    except SpawnError as error:
+        return _complain(error, NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
 
 
 @app.command(short_help="Show what this machine is, and what makes its numbers waver.")
@@ -213,10 +241,11 @@ def report(
     from procbench.views.parameters import asked_parameters, chosen_notebooks, read_declared
     from procbench.views.progress import progress_bar
     from procbench.views.report import build_report
+    from procbench.views.run_options import check_folder, check_seconds
     from procbench.views.summary import host_card
 
-    _must_be_seconds(timeout)
-    _must_be_folder("--out", out)
+    check_seconds(timeout)
+    check_folder("--out", out)
     chosen = chosen_notebooks(only or (), notebooks)
     parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
     facts = read_host()
@@ -307,16 +336,6 @@ def _complain(error: Exception, status: int) -> int:
     else:
         _say(str(error))
     return status
-
-
-def _must_be_folder(option: str, path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError(f"{option} must be a folder, and {path} is none")
-
-
-def _must_be_seconds(timeout: float | None, name: str = "--timeout") -> None:
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise InvalidInputError(f"{name} must be a number of seconds above 0, not {timeout:g}")
 
 
 def _command_path(error: Exception) -> str:

@@ -18,7 +18,7 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -161,19 +161,28 @@ posix_spawn.restype = ctypes.c_int
 
 
 class SpawnAttributes:
-    """``posix_spawnattr_t``: own process group or the parent's, no signal blocked and none ignored.
+    """``posix_spawnattr_t``: own process group or the parent's, no signal blocked and, by default, none ignored.
 
     An ignored signal would stay ignored in the child: with Python's SIGPIPE ``yes | head`` would never end, with a
     program's SIGTERM no child could be asked to end, with its SIGCHLD a shell would not learn how its commands ended.
+
+    Args:
+        new_group: Whether the child leads a process group of its own.
+        reset: The signals that are not to stay ignored; ``None`` for all.
     """
 
-    def __init__(self, *, new_group: bool) -> None:
+    def __init__(self, *, new_group: bool, reset: Iterable[int] | None = None) -> None:
         self._attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
         blocked = ctypes.create_string_buffer(_SIGSET_BYTES)
         defaulted = ctypes.create_string_buffer(_SIGSET_BYTES)
         _held.posix_spawnattr_init(self._attributes)
         _held.sigemptyset(blocked)
-        _held.sigfillset(defaulted)
+        if reset is None:
+            _held.sigfillset(defaulted)
+        else:
+            _held.sigemptyset(defaulted)
+            for number in reset:
+                _held.sigaddset(defaulted, number)
         _held.posix_spawnattr_setsigmask(self._attributes, blocked)
         _held.posix_spawnattr_setsigdefault(self._attributes, defaulted)
         _held.posix_spawnattr_setpgroup(self._attributes, 0)
@@ -215,6 +224,11 @@ class FileActions:
     def enter(self, directory: bytes) -> None:
         """Change the working directory."""
         self._check(_held.posix_spawn_file_actions_addchdir_np(self._actions, directory))
+
+    def to_foreground(self, terminal: int) -> None:
+        """Have the terminal's foreground pass to the child's process group, if libc knows how (glibc 2.35)."""
+        if hasattr(_held, "posix_spawn_file_actions_addtcsetpgrp_np"):
+            self._check(_held.posix_spawn_file_actions_addtcsetpgrp_np(self._actions, terminal))
 
     @staticmethod
     def _check(code: int) -> None:

@@ -127,7 +127,7 @@ def spawn(
             path = resolve(arguments[0], env, directory)
             pid, pidfd, code = start(path)
         if code:
-            raise _explain(code, program_name(argv), path, directory)
+            raise explain(code, program_name(argv), path, directory)
         return Child(pid, pidfd)
     except OSError as error:
         if isinstance(error, ProcbenchError):
@@ -315,7 +315,7 @@ def _file_actions(
     return actions
 
 
-def _explain(code: int, program: str, path: bytes, directory: bytes | None) -> SpawnError:
+def explain(code: int, program: str, path: bytes, directory: bytes | None) -> SpawnError:
     """Return the error for posix_spawn's ``code``, which does not say at which step it arose: look what is wrong now."""
     if code in LIMITS:
         return SpawnLimitError(code, "limits", program)
@@ -370,7 +370,7 @@ def _spawn_with_subprocess(
             process_group=0 if new_group else None,
         )
     except OSError as error:
-        raise _explain(error.errno or errno.EINVAL, program, path, directory) from error
+        raise explain(error.errno or errno.EINVAL, program, path, directory) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     process.returncode = 0  # Popen must neither reap the child nor warn about it: its pidfd is what counts from here

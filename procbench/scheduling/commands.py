@@ -8,20 +8,45 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import resource
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
+from procbench.io.command import Argument
 
 PLACE: Final = "{}"
 """Where an argument goes in a command; without one it becomes the last argument."""
 
 STANDARD_INPUT: Final = "-"
 """What people write for standard input where a file is expected."""
+
+_RESERVED: Final = frozenset(
+    [
+        "case",
+        "coproc",
+        "do",
+        "done",
+        "elif",
+        "else",
+        "esac",
+        "fi",
+        "for",
+        "function",
+        "if",
+        "in",
+        "select",
+        "then",
+        "time",
+        "until",
+        "while",
+    ]
+)
+"""Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
 
 _SECRET = re.compile(r"token|secret|passw(or)?d|(^|[-_])key$", re.IGNORECASE)
 _HIDDEN = "***"
@@ -33,12 +58,35 @@ LONGEST_ARGUMENT: Final = 128 * 1024 - 1
 LONGEST_COMMAND: Final = 6 * 1024 * 1024
 """Bytes of all arguments together that Linux takes at most, whatever the limit of the stack (execve(2))."""
 
+_LEAST_ROOM: Final = 128 * 1024  # ARG_MAX of linux/limits.h: there is as much however low the limit of the stack is
+_HEADROOM: Final = (
+    8 * 1024
+)  # for the program's path and its interpreter's, which the kernel adds, and some variables more
+_POINTER: Final = 8
 _CHUNK = 64 * 1024
 
 
+class Commands(NamedTuple):
+    """The commands of a batch, in their order.
+
+    Attributes:
+        argvs: The commands.
+        arguments: What each was made from; ``None`` where they came as whole commands.
+    """
+
+    argvs: list[list[str]]
+    arguments: list[list[str]] | None
+
+    def tag(self, number: int) -> str:
+        """Return what tells a command, by its number from 0, from the others: its arguments, or all of it."""
+        if self.arguments is None:
+            return os.fsdecode(shell_line(self.argvs[number]))
+        return " ".join(self.arguments[number])
+
+
 def read_batch(
-    command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False
-) -> list[list[str]]:
+    command: Sequence[str], each: str | None, commands: str | None, *, null: bool = False, args_per_task: int = 1
+) -> Commands:
     """Return the commands of a batch as a person asked for them.
 
     Args:
@@ -46,6 +94,7 @@ def read_batch(
         each: File of arguments; ``None`` is standard input.
         commands: File of commands; ``None`` where there is a ``command``.
         null: A NUL ends each argument, not a line end.
+        args_per_task: How many arguments one command gets.
 
     Raises:
         InvalidInputError: It is not clear what to run, or a line makes no sense.
@@ -57,17 +106,25 @@ def read_batch(
     if commands is not None:
         if null:
             raise InvalidInputError("--null is for arguments, and --commands brings lines; leave one of them out")
+        if args_per_task > 1:
+            raise InvalidInputError(
+                "--args-per-task is for arguments, and --commands brings whole commands; leave one out"
+            )
         if command or each is not None:
             other = "a COMMAND" if command else "--each"
             raise InvalidInputError(f"--commands brings whole commands; leave {other} out, or --commands")
-        return command_lines(commands)
+        return Commands(command_lines(commands), None)
     if not command:
         raise InvalidInputError(
             "there is nothing to run: give a COMMAND (ls | procbench run -- gzip -k) or --commands FILE"
         )
     if not command[0]:
         raise InvalidInputError("the COMMAND's first word, its program, is empty")
-    return each_argument(command, STANDARD_INPUT if each is None else each, null=null)
+    source = STANDARD_INPUT if each is None else each
+    if args_per_task > 1:
+        return some_arguments(command, args_per_task, source, null=null)
+    arguments = _arguments(source, null)
+    return Commands(_each(command, arguments), [[argument] for argument in arguments])
 
 
 def read_priorities(source: str, count: int) -> list[Priority]:
@@ -118,22 +175,84 @@ def each_argument(template: Sequence[str], source: str = STANDARD_INPUT, *, null
             terminal; names file and line.
         OSError: The file cannot be read.
     """
+    return _each(template, _arguments(source, null))
+
+
+def _each(template: Sequence[str], arguments: Iterable[str]) -> list[list[str]]:
     has_place = any(PLACE in part for part in template)
-    operand = [] if has_place else [PLACE]
-    commands = [
-        [part.replace(PLACE, line) for part in (*template, *operand)] for line in _arguments(source, null) if line
-    ]
-    return _not_empty(commands, source, "an argument")
+    parts = template if has_place else [*template, PLACE]
+    return [[part.replace(PLACE, argument) for part in parts] for argument in arguments]
 
 
-def _arguments(source: str, null: bool) -> Iterator[str]:
+def some_arguments(template: Sequence[str], most: int, source: str = STANDARD_INPUT, *, null: bool = False) -> Commands:
+    """Return commands with several arguments each, as ``xargs -n`` makes them, none of them longer than Linux takes.
+
+    Args:
+        template: The command; a ``{}`` that stands alone in it becomes all of a command's arguments.
+        most: How many arguments a command gets, unless it would be too long or there are no more.
+        source: The file, as for ``each_argument``.
+        null: As for ``each_argument``.
+
+    Raises:
+        InvalidInputError: As for ``each_argument``; a ``{}`` stands inside a word; or not even one argument has room.
+        OSError: The file cannot be read.
+    """
+    parts = list(template) if PLACE in template else [*template, PLACE]
+    inside = next((part for part in parts if PLACE in part and part != PLACE), None)
+    if inside is not None:
+        raise InvalidInputError(
+            f"{{}} stands inside the word {inside!r}, and cannot become {most} arguments there; "
+            "let it stand alone, or leave --args-per-task out"
+        )
+    places = parts.count(PLACE)
+    room = room_for_arguments() - sum(_size(part) for part in parts if part != PLACE)
+    groups: list[list[str]] = [[]]
+    left = room
+    for argument in _arguments(source, null):
+        size = places * _size(argument)
+        if size > room:
+            raise InvalidInputError(f"the command is longer than Linux takes, even with {argument[:80]!r} alone")
+        if groups[-1] and (len(groups[-1]) == most or size > left):
+            groups.append([])
+            left = room
+        groups[-1].append(argument)
+        left -= size
+    return Commands([_filled(parts, group) for group in groups], groups)
+
+
+def room_for_arguments() -> int:
+    """Return how many bytes of arguments a command may have beside this process's environment, pointers counted in.
+
+    Source: ``bprm_stack_limits`` in Linux' fs/exec.c: a quarter of the limit of the stack, at least 128 KiB, at most 6 MiB.
+    """
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    room = LONGEST_COMMAND if stack == resource.RLIM_INFINITY else min(stack // 4, LONGEST_COMMAND)
+    environment = sum(len(name) + len(value) + 2 + _POINTER for name, value in os.environb.items())
+    return max(room, _LEAST_ROOM) - environment - _HEADROOM
+
+
+def _size(argument: str) -> int:
+    return len(os.fsencode(argument)) + 1 + _POINTER
+
+
+def _filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    return [word for part in parts for word in (arguments if part == PLACE else [part])]
+
+
+def _arguments(source: str, null: bool) -> list[str]:
+    """Return the records of a file that are not empty; at least one."""
+    found = []
     for number, raw in _records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
         if b"\0" in raw:
             raise InvalidInputError(
                 f"{_place(source, number)}: it holds a NUL, which no program can be given; "
                 "where NULs separate the arguments, as from find -print0, add --null"
             )
-        yield os.fsdecode(raw)
+        if raw:
+            found.append(os.fsdecode(raw))
+    if not found:
+        raise _nothing_to_run(source, "an argument")
+    return found
 
 
 def command_lines(source: str) -> list[list[str]]:
@@ -167,7 +286,18 @@ def command_lines(source: str) -> list[list[str]]:
         if not argv[0]:
             raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
         commands.append(argv)
-    return _not_empty(commands, source, "a command")
+    if not commands:
+        raise _nothing_to_run(source, "a command")
+    return commands
+
+
+def shell_line(argv: Iterable[Argument]) -> bytes:
+    """Return a command as a shell would need it to run just that: ``sh -c`` of it gives the program these arguments."""
+    program, *arguments = [os.fsdecode(word) for word in argv] or [""]
+    first = shlex.quote(program)
+    if first == program and (program in _RESERVED or "=" in program):  # a shell's own word, or an assignment
+        first = f"'{program}'"
+    return os.fsencode(" ".join([first, *map(shlex.quote, arguments)]))
 
 
 def without_secrets(argv: Iterable[str]) -> list[str]:
@@ -238,8 +368,6 @@ def _place(source: str, number: int) -> str:
     return f"{'standard input' if source == STANDARD_INPUT else source}, line {number}"
 
 
-def _not_empty(commands: list[list[str]], source: str, what: str) -> list[list[str]]:
-    if not commands:
-        name = "standard input" if source == STANDARD_INPUT else source
-        raise InvalidInputError(f"there is nothing to run: {name} has no line with {what}")
-    return commands
+def _nothing_to_run(source: str, what: str) -> InvalidInputError:
+    name = "standard input" if source == STANDARD_INPUT else source
+    return InvalidInputError(f"there is nothing to run: {name} has no line with {what}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections import deque
@@ -12,14 +11,13 @@ from itertools import islice
 from operator import length_hint
 from typing import Final, Generic, TypeVar
 
+from procbench.scheduling.times import Histogram, Times
+
 T = TypeVar("T")
 
 TIMED_EACH: Final = 31
 """One item in so many is timed: a prime, so that no round size of batch or burst has always its first item timed."""
 
-_SECOND_NS: Final = 1_000_000_000
-_SUB_BITS: Final = 3
-_STEPS: Final = 1 << _SUB_BITS  # buckets in each doubling, so that one is at most an eighth wide
 _FOLD_AT: Final = 64
 
 
@@ -109,9 +107,7 @@ class WaitTimes:
     def __init__(self) -> None:
         self._fresh: deque[int] = deque()
         self._entering = threading.Lock()
-        self._buckets = [0] * bucket_of(1 << 64)
-        self._sum_ns = 0
-        self._count = 0
+        self._histogram = Histogram()
 
     def note(self, *waits_ns: int) -> None:
         """Enter times, in nanoseconds."""
@@ -123,39 +119,16 @@ class WaitTimes:
         """Go on in the child of a fork, where nobody would ever open the lock that another thread held."""
         self._entering = threading.Lock()
 
-    def summary(self) -> tuple[int, float, float]:
-        """Return how many times there are, their mean and their 99th percentile, in seconds."""
+    def times(self) -> Times:
+        """Return what was entered so far, in a few numbers."""
         self._enter()
-        if not self._count:
-            return 0, math.nan, math.nan
-        beyond = self._count // 100  # so many may be above
-        for bucket in range(len(self._buckets) - 1, -1, -1):
-            beyond -= self._buckets[bucket]
-            if beyond < 0:
-                break
-        return self._count, self._sum_ns / self._count / _SECOND_NS, top_of(bucket) / _SECOND_NS
+        return self._histogram.times()
 
     def _enter(self) -> None:
         if not self._entering.acquire(blocking=False):
             return  # somebody is at it, perhaps this very thread below a signal handler
         try:
-            fresh, buckets = self._fresh, self._buckets
-            while fresh:
-                wait_ns = fresh.popleft()
-                buckets[bucket_of(wait_ns)] += 1
-                self._sum_ns += wait_ns
-                self._count += 1
+            while self._fresh:
+                self._histogram.add(self._fresh.popleft())
         finally:
             self._entering.release()
-
-
-def bucket_of(wait_ns: int) -> int:
-    """Return the number of the bucket that holds ``wait_ns``."""
-    shift = wait_ns.bit_length() - _SUB_BITS - 1
-    return shift * _STEPS + (wait_ns >> shift) if shift > 0 else wait_ns
-
-
-def top_of(bucket: int) -> int:
-    """Return the most nanoseconds that a bucket holds."""
-    shift = max(0, bucket // _STEPS - 1)
-    return ((bucket - shift * _STEPS + 1) << shift) - 1

@@ -277,7 +277,7 @@ class TaskQueue(Generic[T]):
     def statistics(self) -> QueueStatistics:
         """Return what became of the items so far. Costs a look at a few hundred numbers, and keeps nobody waiting."""
         enqueued, current = self._accepted(), self.qsize()
-        timed, mean_wait_s, p99_wait_s = self._waits.summary()
+        waits = self._waits.times()
         return QueueStatistics(
             enqueued=enqueued,
             dequeued=max(0, enqueued - current),
@@ -285,9 +285,9 @@ class TaskQueue(Generic[T]):
             failed_gets=self._failed_gets.count,
             current=current,
             peak=self._peak.count,
-            timed=timed,
-            mean_wait_s=mean_wait_s,
-            p99_wait_s=p99_wait_s,
+            timed=waits.count,
+            mean_wait_s=waits.mean_s,
+            p99_wait_s=waits.p99_s,
         )
 
     # --- the end --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import random
 import threading
@@ -25,6 +26,7 @@ from procbench.memory.transports import Transport
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import Placing, is_wanted, settle
 from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.starting import Starting
 from procbench.scheduling.task import Outcome, TaskResult
 from procbench.scheduling.times import Histogram, Times
 
@@ -78,6 +80,7 @@ class Worker:
         ended: Set when its thread has nothing more to do. Waited for before ``join``, because before Python 3.13 a
             ``join`` that Ctrl-C interrupts takes a running thread for ended, and the next one does not wait.
         moving: Whether a task may be in its hands, in no queue.
+        starts_no_more: Whether a command that waits for memory or load shall not begin any more.
     """
 
     def __init__(
@@ -104,6 +107,8 @@ class Worker:
         self._transport = cast(Transport, settings.transport)
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
+        self._starting = Starting(settings)
+        self.starts_no_more = False
         self.local: deque[TaskFuture] = deque()
         self._limiter = limiter
         self._containment = cast(ContainmentLevel, settings.containment)
@@ -139,7 +144,7 @@ class Worker:
             )
             made.slice_s = self._slice_s
             self._runners.append(made)
-            wish = self._runners[0].stop_asked
+            wish = self._runners[0].stop_all_asked
             if wish is not None:  # asked before there was this one to be told
                 made.stop(kill=wish == "kill")
         return self._runners[depth]
@@ -216,6 +221,10 @@ class Worker:
     def execute(self, future: TaskFuture) -> TaskResult:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
+        if self._starting.is_wanted and not self._starting.wait(
+            self.runner.pause, lambda: self.starts_no_more or bool(self.runner.stop_asked)
+        ):
+            return self._cancelled(future)
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
         order = Order(
             task.argv,
@@ -257,6 +266,12 @@ class Worker:
                     self.waits.add(result.started_ns - future.submitted_ns)
                 self.runs.add(result.ended_ns - result.started_ns)
                 return result
+
+    def _cancelled(self, future: TaskFuture) -> TaskResult:
+        if future.last is not None:  # how it ended last stands, as for every further attempt that is not made
+            return future.last
+        never = SpawnError(errno.ECANCELED, "limits", future.task.command)
+        return dataclasses.replace(self._not_started(future, never), error=None, cancelled=True)
 
     def _not_started(self, future: TaskFuture, error: SpawnError) -> TaskResult:
         return TaskResult.not_started(

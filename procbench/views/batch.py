@@ -10,19 +10,20 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from procbench.cpu.priorities import PRIORITIES, Priority
-from procbench.errors import PermissionDeniedError, ProcbenchError, UnsupportedError
+from procbench.errors import ClosedError, PermissionDeniedError, ProcbenchError, UnsupportedError
 from procbench.io.orphans import adopting_orphans, reap_orphans
 from procbench.io.signals import ENDING
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
 from procbench.scheduling.task import ProcessTask, TaskResult
+from procbench.views.outputs import Outputs, Said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,7 @@ MOST_FAILURES: Final = 100
 """Highest exit status that is a count; one more says "more than that", as with xargs and GNU parallel."""
 
 _AHEAD = 1_000
+_AHEAD_CAPTURED = 128  # each may end with its output in memory before it is shown
 _TICK_S = 0.25
 _REAP_EVERY_S = 2.0
 _USUAL_COLUMNS, _USUAL_ROWS = 80, 24  # a serial line or a bare pty says 0 and 0, which tqdm takes for no room at all
@@ -46,10 +48,12 @@ class BatchResult:
 
     Attributes:
         results: Of every task that was begun, in the order of the commands.
-        total: How many commands there were; those without a result were cancelled before they began.
+        total: How many commands there were to run; those without a result were cancelled before they began.
         wall_s: Seconds that it took.
         settings: How the commands were run.
         ended_by: The signal that ended it early; ``None`` when it came to its own end.
+        halted: Whether ``settings.halt`` ended it early.
+        skipped: How many commands more there are that were not to run, because they had done so before.
     """
 
     results: tuple[TaskResult, ...]
@@ -57,6 +61,8 @@ class BatchResult:
     wall_s: float
     settings: RunSettings
     ended_by: signal.Signals | None
+    halted: bool = False
+    skipped: int = 0
 
     def counts(self) -> dict[str, int]:
         """Return how many ended in each way, those that never began among the cancelled."""
@@ -100,6 +106,9 @@ def run_batch(
     settings: RunSettings,
     show: Show,
     priorities: Sequence[Priority] | None = None,
+    *,
+    numbers: Sequence[int] | None = None,
+    log: Callable[[TaskResult], object] | None = None,
 ) -> BatchResult:
     """Run the commands, and return when nothing of them is left, not even what has left its process group.
 
@@ -108,35 +117,41 @@ def run_batch(
     the main thread of a process that has no other children.
 
     Args:
-        commands: The commands.
+        commands: The commands; a task's id is its command's number, from 0.
         settings: How to run them; no more workers are started than there are commands.
         show: What is told of it. What it raises ends the batch and its children, and is raised.
         priorities: One for each command: the more urgent begin first, in the commands' order within a priority; ``None``
             for all alike.
+        numbers: Which of them to run, in the order in which those of one priority begin; ``None`` for all, in theirs.
+        log: Told of each result before ``show`` is; what it raises ends the batch too.
 
     Raises:
         PermissionDeniedError: This user may not have one of the settings; the message says what would help.
         UnsupportedError: This machine lacks one of the settings.
         ProcbenchError: There are not enough descriptors or threads for that many workers; the cause is chained.
     """
-    settings = settings.changed(workers=max(1, min(settings.worker_count, len(commands))))
+    to_run = range(len(commands)) if numbers is None else numbers
+    settings = settings.changed(workers=max(1, min(settings.worker_count, len(to_run))))
     events: queue.SimpleQueue[Future[TaskResult] | signal.Signals] = queue.SimpleQueue()
     started_s = time.monotonic()
     with _signals_to(events.put), adopting_orphans(), _scheduler(settings) as scheduler:
-        batch = _Batch(_in_order(commands, priorities), scheduler, events, show)
+        batch = _Batch(_in_order(commands, to_run, priorities), scheduler, events, show, log)
         batch.until_end()
     results = sorted(batch.results, key=lambda result: result.task.id)
-    return BatchResult(tuple(results), len(commands), time.monotonic() - started_s, settings, batch.ended_by)
+    wall_s, skipped = time.monotonic() - started_s, len(commands) - len(to_run)
+    return BatchResult(tuple(results), len(to_run), wall_s, settings, batch.ended_by, scheduler.halted, skipped)
 
 
-def _in_order(commands: Sequence[Sequence[str]], priorities: Sequence[Priority] | None) -> Iterator[ProcessTask]:
+def _in_order(
+    commands: Sequence[Sequence[str]], numbers: Sequence[int], priorities: Sequence[Priority] | None
+) -> Iterator[ProcessTask]:
     """Make the tasks, the most urgent first: only some are handed in ahead, and the last line may be the most urgent."""
     if priorities is None:
-        for number, argv in enumerate(commands):
-            yield ProcessTask(argv, id=number)
+        for number in numbers:
+            yield ProcessTask(commands[number], id=number)
         return
     ranks = [PRIORITIES.index(priority) for priority in priorities]
-    for number in sorted(range(len(commands)), key=ranks.__getitem__):  # stable: in the lines' order within a priority
+    for number in sorted(numbers, key=ranks.__getitem__):  # stable: in the numbers' order within a priority
         yield ProcessTask(commands[number], priority=priorities[number], id=number)
 
 
@@ -146,7 +161,7 @@ def _scheduler(settings: RunSettings) -> WorkStealingScheduler:
     except (PermissionDeniedError, UnsupportedError):  # they are OSErrors too, and fewer workers would not help
         raise
     except (OSError, RuntimeError) as error:  # no descriptor, no thread
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise ProcbenchError(
             f"the system does not give enough for {settings.worker_count:,} workers: {reason}; ask for fewer"
         ) from error
@@ -161,6 +176,7 @@ class _Batch:
         scheduler: WorkStealingScheduler,
         events: queue.SimpleQueue[Future[TaskResult] | signal.Signals],
         show: Show,
+        log: Callable[[TaskResult], object] | None,
     ) -> None:
         self.results: list[TaskResult] = []
         self.ended_by: signal.Signals | None = None
@@ -168,8 +184,10 @@ class _Batch:
         self._scheduler = scheduler
         self._events = events
         self._show = show
+        self._log = log
         self._under_way = 0
-        self._ahead = max(_AHEAD, 4 * scheduler.settings.worker_count)
+        ahead = _AHEAD_CAPTURED if scheduler.settings.capture else _AHEAD
+        self._ahead = max(ahead, 4 * scheduler.settings.worker_count)
         self._reap_at_s = time.monotonic() + _REAP_EVERY_S
 
     def until_end(self) -> None:
@@ -191,7 +209,13 @@ class _Batch:
             task = next(self._left, None)
             if task is None:
                 return
-            future = self._scheduler.submit(task)
+            try:
+                future = self._scheduler.submit(task)
+            except ClosedError:
+                if not self._scheduler.halted:
+                    raise
+                self._left = iter(())
+                return
             self._under_way += 1
             future.add_done_callback(self._events.put)
 
@@ -201,11 +225,12 @@ class _Batch:
             self._show.finished(None)
             return
         result = future.result()
+        if self._log is not None:
+            self._log(result)
         self._show.finished(result)
-        if (
-            result.stdout is not None or result.stderr is not None
-        ):  # shown by now; a batch may say more than fits in memory
-            result = dataclasses.replace(result, stdout=None, stderr=None)
+        if result.stdout is not None or result.stderr is not None:
+            # Shown by now, or kept by who shows it later; a batch may say more than fits in memory.
+            result = dataclasses.replace(result, stdout=None, stderr=None, stdout_over=None, stderr_over=None)
         self.results.append(result)
 
     def _obey(self, number: signal.Signals) -> None:
@@ -240,16 +265,35 @@ def _signals_to(put: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 
 class QuietShow:
-    """Shows only what captured tasks had to say, each task's output whole."""
+    """Shows only what captured tasks had to say, each task's output whole.
+
+    Args:
+        outputs: Says whose turn it is, and how a line looks; ``None`` for as they end, and as it is.
+    """
+
+    def __init__(self, outputs: Outputs | None = None) -> None:
+        self._outputs = Outputs() if outputs is None else outputs
 
     def finished(self, result: TaskResult | None) -> None:
-        """Write what the task wrote, as it is: first its standard output, then its standard error."""
-        if result is None:
-            return
-        for stream, output in ((sys.stdout, result.stdout), (sys.stderr, result.stderr)):
-            if output:
+        """Write what the task wrote, or those whose turn it is now: first standard output, then standard error."""
+        if result is not None:
+            self._show(self._outputs.take(result))
+
+    def rest(self) -> None:
+        """Write what still waits for its turn, because what it waits for was cancelled."""
+        self._show(self._outputs.rest())
+
+    def _show(self, turns: Iterable[Said]) -> None:
+        for said in turns:
+            if any(output.size_bytes for output in said):
+                self._write(said)
+
+    def _write(self, said: Said) -> None:
+        for stream, output in zip((sys.stdout, sys.stderr), said, strict=True):
+            if output.size_bytes:
                 stream.flush()
-                stream.buffer.write(output)
+                for piece in output.pieces():
+                    stream.buffer.write(piece)
                 stream.buffer.flush()
 
     def waiting(self) -> None:
@@ -265,7 +309,8 @@ class QuietShow:
 class BarShow(QuietShow):
     """A bar on standard error with rate, failures and time left; also what captured tasks had to say."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, outputs: Outputs | None = None) -> None:
+        super().__init__(outputs)
         from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
 
         tqdm.monitor_interval = 0  # no thread of its own: the batch ticks anyway
@@ -289,11 +334,13 @@ class BarShow(QuietShow):
         if result is not None and result.outcome in ("failed", "timed_out"):
             self._failed += 1
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-        if result is not None and (result.stdout or result.stderr):
-            self._bar.clear()
-            super().finished(result)
-            self._bar.refresh()
+        super().finished(result)
         self._bar.update()
+
+    def _write(self, said: Said) -> None:
+        self._bar.clear()
+        super()._write(said)
+        self._bar.refresh()
 
     def waiting(self) -> None:
         """Show the time left anew."""
@@ -311,18 +358,23 @@ class BarShow(QuietShow):
 
 
 @contextlib.contextmanager
-def showing(total: int, *, quiet: bool) -> Iterator[Show]:
-    """Give a bar on a terminal, else nothing but what captured tasks had to say.
+def showing(total: int, *, quiet: bool, outputs: Outputs | None = None) -> Iterator[Show]:
+    """Give a bar on a terminal, else nothing but what captured tasks had to say; all of that is shown at the end.
 
     Args:
         total: How many tasks there are.
         quiet: No bar, terminal or not.
+        outputs: Whose turn it is to be shown; ``None`` for as they end.
     """
-    if quiet or not sys.stderr.isatty():
-        yield QuietShow()
-        return
-    with contextlib.closing(BarShow(total)) as bar:
-        yield bar
+    with contextlib.closing(Outputs() if outputs is None else outputs) as kept:
+        if quiet or not sys.stderr.isatty():
+            show = QuietShow(kept)
+            yield show
+            show.rest()
+            return
+        with contextlib.closing(BarShow(total, kept)) as bar:
+            yield bar
+            bar.rest()
 
 
 def record_batch(batch: BatchResult, host: HostFacts, folder: Path) -> Path | None:
@@ -341,5 +393,7 @@ def record_batch(batch: BatchResult, host: HostFacts, folder: Path) -> Path | No
         **batch.counts(),
         "wall_s": batch.wall_s,
         "ended_by": batch.ended_by.name if batch.ended_by else None,
+        "halted": batch.halted,
+        "skipped": batch.skipped,
     }
     return Store(folder).record(batch.frame(), experiment="batch", host=host, parameters=parameters)

@@ -33,6 +33,10 @@ def show_batch(batch: BatchResult, stream: TextIO) -> None:
     console = _console(stream)
     counts, cpu_s = batch.counts(), sum(r.cpu_s for r in batch.results if not math.isnan(r.cpu_s))
     facts = {word.replace("_", " "): f"{count:,}" for word, count in counts.items()}
+    if batch.skipped:
+        facts["skipped"] = f"{batch.skipped:,} (done before, as the job log says)"
+    if again := sum(result.attempts - 1 for result in batch.results):
+        facts["further attempts"] = f"{again:,}"
     facts["wall time"] = seconds_for_people(batch.wall_s)
     facts["CPU time"] = seconds_for_people(cpu_s)
     facts["rate"] = f"{len(batch.results) / batch.wall_s:,.1f} tasks/s" if batch.wall_s > 0 else "unknown"
@@ -41,6 +45,8 @@ def show_batch(batch: BatchResult, stream: TextIO) -> None:
     facts["containment"] = batch.settings.containment
     if batch.ended_by is not None:
         facts["ended early by"] = batch.ended_by.name
+    if batch.halted:
+        facts["halted by"] = batch.settings.halt
     _pairs(console, facts)
     began = [result for result in batch.results if result.error is None]
     slowest = sorted(began, key=lambda result: result.wall_s, reverse=True)[:_SLOWEST_SHOWN]
@@ -58,7 +64,8 @@ def say_failures(batch: BatchResult, stream: TextIO) -> None:
     failed = [result for result in batch.results if result.outcome in ("failed", "timed_out")]
     if failed:
         first = f"{how_it_failed(failed[0])}: {_command(failed[0])}"
-        stream.write(one_line(f"procbench: {len(failed):,} of {batch.total:,} failed; first: {first}") + "\n")
+        halted = f", halted by {batch.settings.halt}" if batch.halted else ""
+        stream.write(one_line(f"procbench: {len(failed):,} of {batch.total:,} failed{halted}; first: {first}") + "\n")
         stream.flush()
 
 
