@@ -10,13 +10,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import placing, pools, queues, spawning, streams, transfer
+from benchmarks import makespan, placing, pools, queues, spawning, streams, transfer
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
     "placing": lambda options: placing.report(options.rounds, options.count, options.workers),
     "transfer": lambda options: transfer.report(options.rounds),
     "pools": lambda options: pools.report(options.rounds),
+    "makespan": lambda options: makespan.report(options.rounds),
     "queues": lambda options: queues.report(options.rounds),
     "streams": lambda options: streams.report(options.rounds, streams.Sizes(short=options.count)),
 }

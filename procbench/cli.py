@@ -170,8 +170,9 @@ def exec_command(
     --timeout; 126 if it cannot be executed; 127 if it is not found; 2 for bad input.
     """
     from procbench.io.init import run_as_init
+    from procbench.views.run_options import check_seconds
 
-    _must_be_seconds(timeout)
+    check_seconds(timeout)
     if not command:
         raise InvalidInputError("there is no command to run; give one after --")
     try:

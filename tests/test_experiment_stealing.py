@@ -13,6 +13,7 @@ import pytest
 from procbench.analysis.statistics import Effect
 from procbench.errors import InvalidInputError
 from procbench.experiments import stealing, stealing_outcome
+from procbench.experiments.makespan_outcome import SHAPES
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS
 from procbench.lab.store import Store
 from procbench.views.headline import Headline
@@ -41,11 +42,21 @@ def test_the_invariants_hold_for_the_standard_library():
 
 
 def test_the_frame_has_every_trial_and_its_factors(result):
-    frame = result.frame
+    frame = result.batches
     assert set(frame["way"]) == {PROCBENCH, USUAL, "asyncio"}
     assert len(frame) == len(result.trials.trials)
     assert (frame["value"] > 0).all()
     assert str(frame["failed"].dtype) == "Int64"
+
+
+def test_the_whole_frame_holds_the_batches_of_known_shape_too(result):
+    frame = result.frame
+    own, shaped = frame[frame["shape"] == "workload"], frame[frame["shape"] != "workload"]
+    assert own["value"].tolist() == result.batches["value"].tolist()
+    assert len(shaped) == len(result.makespan.trials.trials)
+    assert set(shaped["shape"]) == {*SHAPES, "all"}
+    assert str(frame["failed"].dtype) == "Int64"
+    assert frame["workers"].notna().all()
 
 
 def test_failed_commands_are_counted_and_named(result):
@@ -54,7 +65,7 @@ def test_failed_commands_are_counted_and_named(result):
         ("./no-interpreter", None),
     }
     invariants = result.invariants()
-    assert (result.frame["failed"] == 2).all()
+    assert (result.batches["failed"] == 2).all()
     assert [name for name, holds in invariants.items() if not holds] == ["every command ended with status 0"]
 
 
@@ -81,10 +92,12 @@ def test_a_verdict_says_where_only_noise_stands_against_a_difference():
 
 
 def test_the_curve_has_a_row_for_each_number_of_workers(result):
-    table = result.scaling()
+    table = result.curve.table()
     assert set(table["workers"]) == {1, 2, result.workers}
     assert table["speedup"].iloc[0] == 1
     assert table["limit_s"].is_monotonic_decreasing
+    assert (table["per_s"] * table["median_s"]).tolist() == pytest.approx([result.tasks] * len(table))
+    assert (table["limit_per_s"] * table["limit_s"]).tolist() == pytest.approx([result.tasks] * len(table))
 
 
 def test_the_trace_has_one_row_for_each_command(result):
@@ -100,8 +113,9 @@ def test_the_headline_is_one(result):
     assert " 0.00 s" not in headline.sentence
     assert "status None" not in result.details()
     assert "could not be started: ./no-interpreter" in result.details().replace("\n    ", " ")
+    assert headline.sentence.endswith(result.makespan.gains())
     assert Headline.from_json(headline.to_json()).effect["baseline"] == USUAL
-    for words in (result.ways_alt(), result.scaling_alt(), result.timeline_alt()):
+    for words in (result.ways_alt(), result.curve.alt(), result.shapes_alt(), result.timeline_alt()):
         assert "nan" not in words
 
 
@@ -193,6 +207,56 @@ def test_an_interrupted_measurement_keeps_its_blocks(own_commands):
     ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=30, on_progress=strike)
     assert ran.trials.stopped_because == "interrupted"
     assert ran.invariants()["every command ran exactly once"]
+    assert ran.makespan is None
+    assert "batches of known shape: left out, interrupted before" in ran.notes
+    assert ran.shapes().empty
+    assert "not measured" in ran.shapes_alt()
+    assert set(ran.frame["shape"]) == {"workload"}
+    assert ran.compared() == ran.effects
+    assert "longest commands first" not in ran.headline()["sentence"]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_an_interrupt_while_batches_of_known_shape_are_measured_keeps_what_was_measured(own_commands, keeps):
+    def strike(progress):
+        if progress.effects and len(progress.effects) > 4 and keeps:  # the second measurement has more conditions
+            raise KeyboardInterrupt
+        if not progress.effects and progress.elapsed_s >= 0 and strike.measured and not keeps:
+            raise KeyboardInterrupt  # in its warm-up
+        strike.measured |= bool(progress.blocks)
+
+    strike.measured = False
+    ran = stealing.run(workload=own_commands, workers=[1], ways=[], budget_s=0.3, on_progress=strike)
+    assert ran.trials.blocks
+    assert (ran.makespan is not None) is keeps
+    if keeps:
+        assert ran.makespan.trials.stopped_because == "interrupted"
+        assert all(ran.makespan.invariants().values())
+    else:
+        assert "batches of known shape: left out, interrupted" in ran.notes
+
+
+def test_three_numbers_of_workers_have_a_law_and_two_have_none(own_commands):
+    ran = stealing.run(workload=own_commands, workers=[1, 2, 3], ways=[], budget_s=0.3)
+    curve = ran.curve
+    assert curve.fit.counts == tuple(sorted({1, 2, 3, ran.workers}))
+    assert curve.predicted()["workers"].iloc[[0, -1]].tolist() == [1, 2 * curve.fit.most]
+    assert len(curve.law()) == 5
+    assert "The law fitted to them has its peak at" in curve.alt()
+    two = replace(curve, trials=replace(curve.trials, factors=dict(list(curve.trials.factors.items())[:2])))
+    assert two.fit is None
+    assert two.predicted().empty
+    assert two.law().empty
+    assert two.peak_words() == ""
+    assert "law" not in two.alt()
+    assert len(two.table()) == 2
+
+
+@pytest.mark.parametrize(("cpus", "full", "counts"), [(1, False, 3), (2, False, 4), (2, True, 4), (16, False, 5)])
+def test_every_machine_has_numbers_of_workers_for_a_law(cpus, full, counts):
+    found = stealing._worker_counts(cpus, None, full=full)
+    assert len(found) == counts
+    assert {1, cpus, 2 * cpus} <= set(found)
 
 
 def test_importing_the_experiment_loads_no_pandas():

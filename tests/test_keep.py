@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import procbench
-from procbench.errors import InvalidInputError
+from procbench import RunSettings, WorkStealingScheduler
+from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError
 from procbench.io.keep import OVERFLOWS, Keep, keeper
 from tests.waiting import run_python
 
@@ -180,6 +181,69 @@ def test_a_copy_to_a_full_pipe_that_does_not_block_waits_for_room():
     reader.join()
     os.close(read_end)
     assert len(got) == 1 << 20
+
+
+def test_a_copy_to_a_file_that_counts_nothing_goes_there_once():
+    """Whose write returns None, as in much code that only looks like a file, has taken all of it."""
+
+    class Uncounted:
+        def __init__(self) -> None:
+            self.got: list[bytes] = []
+
+        def write(self, piece: memoryview) -> None:
+            assert not self.got
+            self.got.append(bytes(piece))
+
+        def flush(self) -> None:
+            pass
+
+    copy = Uncounted()
+    kept = keeper(None, "drop", copy)  # type: ignore[arg-type]
+    kept.add(memoryview(b"once"))
+    assert (copy.got, kept.tee_error) == ([b"once"], None)
+
+
+def test_a_copy_to_a_full_raw_file_that_does_not_block_is_whole():
+    """A raw file says None too, where it has no room: that is waited for."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    got = bytearray()
+
+    def read() -> None:
+        os.set_blocking(read_end, True)
+        while piece := os.read(read_end, 1 << 16):
+            got.extend(piece)
+
+    with os.fdopen(write_end, "wb", buffering=0) as raw:
+        kept = keeper(10, "drop", raw)
+        reader = threading.Thread(target=read)
+        reader.start()
+        kept.add(memoryview(bytes(1 << 20)))
+    reader.join()
+    os.close(read_end)
+    assert (len(got), kept.tee_error) == (1 << 20, None)
+
+
+@pytest.mark.parametrize("how", [{"timeout": 0.3}, {"check": True}])
+def test_a_file_that_an_error_takes_the_place_of_is_closed(how: dict[str, object]):
+    """Who gets an error instead of the result has no file to close: it is closed, without a warning."""
+    end = "exec sleep 60" if "timeout" in how else "exit 1"
+    spooled = {"capture_output": True, "max_output_bytes": 3, "overflow": "spool"}
+    with pytest.raises((CommandTimeoutError, CommandFailedError)) as caught:
+        procbench.run(["sh", "-c", f"echo 12345; {end}"], **spooled, **how)  # type: ignore[arg-type]
+    assert caught.value.output == b"123"
+
+
+def test_files_of_attempts_that_failed_are_closed():
+    """Only the last attempt's file is in the result; the others are closed, without a warning."""
+    settings = RunSettings(workers=1, capture=True, max_output_bytes=3, overflow="spool", retries=2)
+    with WorkStealingScheduler(settings) as scheduler:
+        result = scheduler.submit(["sh", "-c", "echo 12345; exit 1"]).result(timeout=60)
+    assert (result.attempts, result.outcome) == (3, "failed")
+    assert result.stdout_over is not None
+    assert result.stdout_over.file is not None
+    with result.stdout_over.file as file:
+        assert file.read() == b"12345\n"
+    result.close_files()
 
 
 def test_a_copy_to_a_file_that_takes_less_at_a_time_is_whole():

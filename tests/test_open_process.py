@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import importlib
 import math
 import os
@@ -29,6 +31,7 @@ from procbench.errors import (
     StreamBusyError,
 )
 from procbench.io.io_pools import BufferSizes
+from procbench.io.reactor import READ, Reactor
 from tests.loops import MOUTH, PYTHON, end_processes_with, in_loop, lent, until
 from tests.waiting import ROOT, long_sleep, processes_with
 
@@ -317,6 +320,85 @@ def test_wait_goes_on_reading_after_a_read() -> None:
             assert await stdout.read() == b"x" * 999_990
 
     in_loop(scenario, deadline_s=20)
+
+
+def test_wait_goes_on_reading_after_a_batch() -> None:
+    """wait() comes to its end also when it came while another coroutine waited for a batch, and that is all it reads."""
+
+    async def scenario() -> None:
+        async with open_process(MOUTH, stdin=PIPE, stdout=PIPE) as process:
+            stdin, stdout = process.stdin, process.stdout
+            assert stdin is not None
+            assert stdout is not None
+            reading = asyncio.ensure_future(stdout.batch_read(1))
+            await asyncio.sleep(0)
+            waiting = asyncio.ensure_future(process.wait())
+            await asyncio.sleep(0)
+            stdin.write(b"b'x' * 1_000_000\n")
+            stdin.close()
+            [buffer] = await reading
+            size = buffer.view.nbytes
+            buffer.release()
+            assert await waiting == 0
+            assert await stdout.read() == b"x" * (1_000_000 - size)
+
+    in_loop(scenario, deadline_s=20)
+
+
+def test_a_child_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L19: where epoll takes no more, the caller gets the error; no child, no descriptor and no permit is left."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "max_user_watches")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Reactor, "arm", full)
+            with pytest.raises(OSError, match="max_user_watches"):
+                await open_process(["sleep", long_sleep()], stdin=PIPE, stdout=PIPE)
+        assert lent() == (0, 0, 0)
+        async with open_process(["echo", "x"], stdout=PIPE) as process:  # with the same descriptors
+            assert await process.stdout.read() == b"x\n"  # type: ignore[union-attr]
+
+    in_loop(scenario)
+
+
+def test_an_interrupt_in_a_handler_loses_no_other_event() -> None:
+    """L10: where Ctrl-C tears one handler, the others that were ready in the same moment are called when the loop goes on."""
+    called: list[int] = []
+
+    def interrupted(number: int) -> None:
+        called.append(number)
+        if len(called) == 1:
+            raise KeyboardInterrupt
+
+    async def arm() -> None:
+        reactor = Reactor.of_running_loop()
+        for number, fd in enumerate(ready):
+            reactor.arm(fd, READ, functools.partial(interrupted, number))
+        await never
+
+    async def look() -> None:
+        await until(lambda: len(called) == 3, deadline_s=10)
+        for fd in ready:
+            Reactor.of_running_loop().forget(fd)
+
+    ready = [os.eventfd(1) for _ in range(3)]
+    loop = asyncio.new_event_loop()
+    never = loop.create_future()
+    try:
+        armed = loop.create_task(arm())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(armed)
+        assert len(called) == 1
+        loop.run_until_complete(look())
+        assert sorted(called) == [0, 1, 2]
+        never.cancel()
+        loop.run_until_complete(asyncio.wait([armed]))
+    finally:
+        loop.close()
+        for fd in ready:
+            os.close(fd)
 
 
 def test_wait_reads_no_more_than_the_cap() -> None:

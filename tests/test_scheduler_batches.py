@@ -219,6 +219,24 @@ def test_shutdown_cancels_what_is_held(gate: Gate) -> None:
     never.set_result(None)
 
 
+@pytest.mark.parametrize("by", ["scheduler", "future"])
+def test_what_is_cancelled_while_it_is_held_is_not_waited_for(by: str) -> None:
+    """Q07: a task that comes after a future that never ends, and was cancelled, keeps nobody from leaving the block."""
+    never: Future[None] = Future()
+    sched = WorkStealingScheduler(RunSettings(workers=1))
+    held = sched.submit(["true"], after=[never])
+    last = sched.submit(["true"], after=[held])
+    assert sched.cancel(held) if by == "scheduler" else held.cancel()
+    try:
+        assert sched.statistics().held == 0
+        assert isinstance(last.result(timeout=60).error, DependencyError)
+        never.set_result(None)
+    finally:
+        sched.shutdown(cancel_futures=True)
+    assert accounted(sched)
+    assert sched.statistics().cancelled == 2
+
+
 def test_graphs_from_many_threads(switch_often: None) -> None:
     """60 diamonds from 6 threads with the workers' own threads in between: every task ends once, and in order."""
     diamonds = []
@@ -432,6 +450,39 @@ def test_a_policy_is_understood_or_refused(words: str) -> None:
     assert (policy.when, policy.of, number) == (when, of, written.lstrip("0"))
 
 
+def test_what_waits_for_memory_does_not_begin_after_the_end() -> None:
+    """A command held back for want of memory is cancelled by a shutdown that cancels what waits."""
+    sched = WorkStealingScheduler(RunSettings(workers=1, start_above_free_bytes=1 << 60))
+    future = sched.submit(["true"])
+    wait_until(future.running)
+    sched.shutdown(cancel_futures=True)
+    assert future.result().outcome == "cancelled"
+    assert accounted(sched)
+
+
+@pytest.mark.parametrize("door", ["shutdown", "halt"])
+def test_a_callback_that_raises_breaks_no_end(door: str, gate: Gate) -> None:
+    """SystemExit in the callback of a task that is cancelled: the others are cancelled all the same."""
+    sched = WorkStealingScheduler(RunSettings(workers=1, halt="soon,fail=1"))
+    sched.submit(gate.argv)
+    gate.wait_for(1)
+    fails = sched.submit(["false"])
+    waiting = [sched.submit(["true"]) for _ in range(5)]
+
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    for future in waiting:
+        future.add_done_callback(leave)
+    if door == "shutdown":
+        sched.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    sched.shutdown()
+    assert fails.done()
+    assert all(future.cancelled() for future in waiting)
+    assert accounted(sched)
+
+
 # --- cancelling one ----------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +513,28 @@ def test_one_that_waits_is_cancelled_as_by_its_future(gate: Gate) -> None:
         assert waits.cancelled()
         gate.open()
     assert sched.statistics().cancelled == 1
+
+
+def test_one_that_waits_for_a_worker_to_try_again_is_cancelled(gate: Gate, tmp_path: Path) -> None:
+    """It is in a queue, not in a worker's hands: cancel says that it had not ended, and it ends as its last attempt did."""
+    with scheduler(workers=1, retries=1, retry_delay_s=0.001) as sched:
+        first = sched.submit(gate.argv)
+        gate.wait_for(1)
+        waits = sched.submit(["sh", "-c", f"echo x >> {tmp_path / 'tries'}; exit 1"])
+        (tmp_path / "other").mkdir()
+        other = Gate(tmp_path / "other")
+        sched.submit(other.argv)
+        gate.open()
+        assert first.result(timeout=60).outcome == "succeeded"
+        other.wait_for(1)
+        wait_until(lambda: sched.statistics().held == 0)
+        assert sched.statistics().queued == 1
+        assert sched.cancel(waits)
+        other.open()
+        assert (waits.result(timeout=60).outcome, waits.result().attempts) == ("failed", 1)
+        assert not sched.cancel(waits)
+    assert (tmp_path / "tries").read_text() == "x\n"
+    assert accounted(sched)
 
 
 def test_cancelling_hits_nobody_else(switch_often: None) -> None:

@@ -28,6 +28,7 @@ from procbench.errors import (
     SpawnError,
     SpawnLimitError,
 )
+from procbench.io import clone as clone_module
 from procbench.io import spawn as spawn_module
 from procbench.io.clone import FROM_NULL, Cloner, usable
 from procbench.io.command import forget_resolved
@@ -543,6 +544,23 @@ def test_a_signal_that_waits_for_this_process_goes_on_waiting(cloner: Cloner) ->
     finally:
         signal.sigtimedwait([signal.SIGUSR1], 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def test_an_interrupt_that_waits_for_a_clone_leaves_no_child(cloner: Cloner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L10: Ctrl-C while the child execs, when all signals are blocked, comes afterwards: no child and no descriptor stays."""
+
+    def interrupted(*arguments: Any) -> int:
+        pid = real(*arguments)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        return pid
+
+    assert reap(spawn(["true"])) == 0
+    real = clone_module._clone
+    monkeypatch.setattr(clone_module, "_clone", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spawn(["sleep", "60"])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_what_a_library_ignores_behind_pythons_back_the_child_does_not(cloner: Cloner) -> None:

@@ -32,6 +32,7 @@ from procbench.errors import (
 )
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.ready import PriorityScheduler
+from procbench.scheduling.worker import Worker
 from tests.conftest import possessions
 from tests.waiting import SYSTEM_PYTHON, Gate, long_sleep, processes_with, run_python, wait_until
 
@@ -310,6 +311,23 @@ print("end")
     assert run_python(code, marker) == "end"
     assert time.monotonic() - begun < 30
     assert processes_with(marker) == []
+
+
+def test_a_callback_may_shut_the_scheduler_down() -> None:
+    """Q08: in a worker's own thread shutdown does not wait for that worker; whoever leaves the block does."""
+    code = """
+import threading
+from procbench import RunSettings, WorkStealingScheduler
+returned = threading.Event()
+def shut_down(_):
+    scheduler.shutdown()
+    returned.set()
+with WorkStealingScheduler(RunSettings(workers=2)) as scheduler:
+    scheduler.submit(["sleep", "0.05"]).add_done_callback(shut_down)
+    assert returned.wait(60)
+print(threading.active_count())
+"""
+    assert run_python(code) == "1"
 
 
 def test_submitting_after_shutdown_is_refused() -> None:
@@ -886,6 +904,64 @@ def test_what_stands_still_is_ended_too(kill: bool) -> None:
     assert [r.cancelled for r in results] == [True] * 4
     assert [r.returncode for r in results] == [-signal.SIGKILL if kill else -signal.SIGTERM] * 4
     assert not [pid for nap in naps for pid in processes_with(nap)]
+
+
+def test_a_wish_for_one_command_is_none_for_those_of_another_runner() -> None:
+    """Q06: a command that is cancelled while its worker makes ready for a more urgent one takes no later command with it."""
+    worker = Worker(0, RunSettings(workers=1))
+    try:
+        ended, urgent = (TaskFuture(ProcessTask(["true"]), time.monotonic_ns()) for _ in range(2))
+        worker.runner.begin(ended)
+        assert worker.stop_one(ended, kill=False)
+        worker.prepare_another()
+        with worker.meanwhile():
+            worker.runner.begin(urgent)
+            assert worker.runner.stop_asked is None
+            assert worker.execute(urgent).outcome == "succeeded"
+        worker.stop(kill=True)
+        with worker.meanwhile():
+            worker.prepare_another()  # one more, which hears of what holds for all
+            with worker.meanwhile():
+                assert worker.runner.stop_asked == "kill"
+    finally:
+        worker.close()
+
+
+def test_a_fork_at_any_moment_may_use_futures_of_its_own() -> None:
+    """L24: a lock that another thread holds at the fork is free there; a task that comes after others is refused too."""
+    code = """
+import os, signal, sys, threading, time, warnings
+from concurrent.futures import Future
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tried here
+from procbench import ProcessTask, RunSettings, WorkStealingScheduler
+from procbench.errors import ClosedError
+from procbench.scheduling import futures
+done = Future()
+done.set_result(None)
+with WorkStealingScheduler(RunSettings(workers=1)) as scheduler:
+    held, go_on = threading.Event(), threading.Event()
+    def hold():
+        with futures._first, scheduler._held.after._lock:
+            held.set()
+            go_on.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)  # instead of hanging
+        assert futures.TaskFuture(ProcessTask(["true"]), 0).set_running_or_notify_cancel()
+        try:
+            scheduler.submit(["true"], after=[done])
+        except ClosedError:
+            os._exit(7)
+        os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    go_on.set()
+    thread.join()
+    print(status)
+"""
+    assert run_python(code) == "7"
 
 
 def test_a_fork_that_ends_leaves_its_parents_scheduler_alone() -> None:

@@ -298,6 +298,14 @@ def flag_outliers(values: Values) -> NDArray[np.bool_]:
     return np.asarray(distance > OUTLIER_SCORE * spread, dtype=np.bool_)
 
 
+def expanded_level(count: int, confidence: float) -> float:
+    """Return the level at which a percentile bootstrap of ``count`` values, at least 2, covers with ``confidence``."""
+    from scipy.special import ndtr, stdtrit
+
+    student = float(stdtrit(count - 1, (1 + confidence) / 2))
+    return 1 - 2 * float(ndtr(-math.sqrt(count / (count - 1)) * student))
+
+
 def _median_interval(values: NDArray[np.float64], confidence: float, seed: int, resamples: int) -> tuple[float, float]:
     """Bootstrap the median; minus to plus infinity with too few values."""
     import numpy as np
@@ -305,16 +313,13 @@ def _median_interval(values: NDArray[np.float64], confidence: float, seed: int, 
     count = len(values)
     if count < fewest_blocks(confidence):
         return -math.inf, math.inf
-    from scipy.special import ndtr, stdtrit
     from scipy.stats import bootstrap
 
-    student = float(stdtrit(count - 1, (1 + confidence) / 2))
-    expanded = 1 - 2 * float(ndtr(-math.sqrt(count / (count - 1)) * student))
     found = bootstrap(
         (values,),
         np.median,
         n_resamples=resamples,
-        confidence_level=expanded,
+        confidence_level=expanded_level(count, confidence),
         method="percentile",
         vectorized=True,
         rng=np.random.default_rng(seed),

@@ -1,7 +1,7 @@
-"""How long does a batch of real commands take, by the way of running it and by the number of workers?
+"""How long does a batch of real commands take, by way of running it, by number of workers, and by shape of the batch?
 
-All conditions run interleaved in one measurement: the ways with as many workers as CPUs can be used, and procbench with
-other numbers of workers too.
+The ways with as many workers as CPUs can be used, and procbench with other numbers of workers too, run interleaved in one
+measurement; batches of known shape (:mod:`procbench.experiments.makespan`) in another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from procbench.analysis.results import frame as results_frame
 from procbench.cpu.topology import usable_workers
-from procbench.errors import InvalidInputError
+from procbench.errors import InvalidInputError, UnsupportedError
+from procbench.experiments.makespan import measure_makespan
+from procbench.experiments.makespan_outcome import Makespan
 from procbench.experiments.stealing_outcome import Failure, StealingResult
 from procbench.experiments.ways import PROCBENCH, USUAL, WAYS, Batch, RunBatch
 from procbench.experiments.workload import Workload, read_workload, standard_library_workload
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 
 _MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
 _FEWEST_PER_WORKER: Final = 12  # with fewer commands to a worker, the last one decides the time of the batch
-_PLANNED: Final = 0.55  # of the budget is for the fewest blocks, the rest for more of them and for noise
+_MAKESPAN: Final = 0.28  # of the budget is for batches of known shape
+_PLANNED: Final = 0.55  # of what is left is for the fewest blocks, the rest for more of them and for noise
 _PATIENCE: Final = 1.25  # times the budget, where a machine has slowed down since the trial run
 _MOST_BLOCKS: Final = 50
 _FULL_TIMES: Final = 8
 _TRIAL_TASKS: Final = 120  # about a second of work on one worker, with all kinds and sizes of commands
 _MOST_PER_WORKER: Final = 60
+_FEWEST_COUNTS: Final = 3  # numbers of workers, for a curve
 
 
 def run(
@@ -60,7 +64,8 @@ def run(
         workload: A file of commands, one a line, quoted as for a shell. They are run dozens of times, several at a time,
             in the folder of their file and without their output being kept: they must bear that. Empty or None is
             :func:`procbench.experiments.workload.standard_library_workload`.
-        workers: Numbers of workers for procbench's curve; 1 and the number of usable CPUs always belong to it.
+        workers: Numbers of workers for procbench's curve; 1 and the number of usable CPUs always belong to it. With fewer
+            than three no law is fitted to them.
         ways: Names from :data:`procbench.experiments.ways.WAYS`; None for all. procbench and the usual way always belong
             to it. One that is not installed is left out, and the notes say so.
         tasks: Most commands in a batch of the default workload; a trial run decides how many of them fit into the budget.
@@ -70,7 +75,7 @@ def run(
         full: More numbers of workers, narrower intervals, and eight times the budget.
         data_dir: Where to record the run; empty or None not to. Where that fails the notes say so.
         seed: Draws files and order.
-        on_progress: As in :func:`procbench.lab.trials.measure`.
+        on_progress: As in :func:`procbench.lab.trials.measure`, for each of the two measurements.
 
     Raises:
         InvalidInputError: A number or a way makes no sense, the file of commands cannot be read, or a program in it is
@@ -78,7 +83,8 @@ def run(
     """
     if not (isinstance(tasks or 0, int) and (tasks or 0) >= 0 and math.isfinite(budget_s) and budget_s > 0):
         raise InvalidInputError(f"tasks is at least 1 and budget_s above 0, and not {tasks!r} and {budget_s!r}")
-    begun, cpus, budget_s = time.monotonic(), usable_workers(), budget_s * (_FULL_TIMES if full else 1)
+    begun, cpus, total_s = time.monotonic(), usable_workers(), budget_s * (_FULL_TIMES if full else 1)
+    budget_s = (1 - _MAKESPAN) * total_s
     most = tasks or max(_TRIAL_TASKS, _MOST_PER_WORKER * cpus)
     counts = _worker_counts(cpus, workers, full=full)
     chosen, notes = _chosen_ways(ways)
@@ -103,10 +109,13 @@ def run(
         left_s = max(0.1, _PATIENCE * budget_s - (time.monotonic() - begun))
         width = 0.01 if full else 0.02
         trials = _measured(conditions, _name(USUAL, cpus, cpus), blocks, width, left_s, seed, on_progress)
-        if not trials.blocks:  # struck by Ctrl-C before there was anything to keep
-            raise KeyboardInterrupt
+    if not trials.blocks:  # struck by Ctrl-C before there was anything to keep
+        raise KeyboardInterrupt
+    makespan, why = None, "interrupted before"
+    if trials.stopped_because != "interrupted":
+        makespan, why = _makespan(cpus, _MAKESPAN * total_s, width, seed, on_progress)
     result = StealingResult(
-        frame=recorder.frame(trials),
+        batches=recorder.frame(trials),
         # A curve is no comparison of ways: its conditions have other numbers of workers than the baseline.
         effects=[one for one in trials.effects() if trials.factors[one.condition]["workers"] == cpus],
         trace=recorder.trace(trials, cpus),
@@ -115,11 +124,12 @@ def run(
         tasks=len(recorder.batch.commands),
         workload=batch.name,
         trials=trials,
+        makespan=makespan,
         host=host,
         warnings=noise_warnings(host),
-        notes=(*batch.notes, *notes, *_too_few(trials)),
+        notes=(*batch.notes, *notes, *_too_few(trials), *_not_measured(why)),
         failures=recorder.failures(),
-        parameters={"workload": str(workload or ""), "tasks": most, "budget_s": budget_s, "full": full, "seed": seed},
+        parameters={"workload": str(workload or ""), "tasks": most, "budget_s": total_s, "full": full, "seed": seed},
     )
     return result.kept_in(data_dir)
 
@@ -151,6 +161,23 @@ def _too_few(trials: Trials) -> list[str]:
     if trials.blocks >= _MIN_BLOCKS:
         return []
     return [f"only {trials.blocks} blocks fitted into the budget; an interval needs {_MIN_BLOCKS}: raise budget_s"]
+
+
+def _makespan(
+    workers: int, budget_s: float, width: float, seed: int, on_progress: Callable[[Progress], object] | None
+) -> tuple[Makespan | None, str]:
+    """Return what batches of known shape took, or why they were not measured."""
+    try:
+        found = measure_makespan(workers, budget_s, width=width, seed=seed, on_progress=on_progress)
+    except KeyboardInterrupt:  # while it got ready; what was measured before is kept
+        found = None
+    except UnsupportedError as error:
+        return None, str(error)
+    return found, "" if found else "interrupted"
+
+
+def _not_measured(why: str) -> list[str]:
+    return [f"batches of known shape: left out, {why}"] if why else []
 
 
 class _Recorder:
@@ -235,6 +262,7 @@ def _worker_counts(cpus: int, wanted: Sequence[int] | None, *, full: bool) -> li
     if wanted is None:
         steps = 16 if full else 4
         wanted = [math.ceil(2 * cpus * step / steps) for step in range(1, steps + 1)]
+        wanted += range(1, _FEWEST_COUNTS + 1) if cpus == 1 else ()
     if not all(isinstance(count, int) and count >= 1 for count in wanted):
         raise InvalidInputError(f"workers are whole numbers of at least 1, and not {list(wanted)!r}")
     return sorted({1, cpus, *wanted})

@@ -1,4 +1,4 @@
-"""What the stealing experiment found: every value, the effects, the limit and one run in detail."""
+"""What the stealing experiment found: every value, the effects, the limits, how it scales and one run in detail."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.analysis.statistics import Effect, estimate
 from procbench.experiments.columns import ends, estimated, rows
+from procbench.experiments.makespan_outcome import Makespan
 from procbench.experiments.outcome import Outcome
+from procbench.experiments.stealing_curve import Curve
 from procbench.experiments.ways import PROCBENCH, USUAL
 from procbench.experiments.words import details_text
 from procbench.lab.results import AGAIN, Trials
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 _NAMED = 3  # programs that fail and have room in a sentence
 _SHORT_S = 0.1  # below it a time is said in milliseconds
 _LONG_S = 100.0
+
+WORKLOAD = "workload"
+"""Stands for a batch's shape where it is whatever its commands make it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class StealingResult(Outcome):
-    """How long a batch of commands took, by way of running it and by number of workers.
+    """How long a batch of commands took, by way of running it, by number of workers and by shape.
 
     Attributes:
-        frame: One row per batch: the columns of :meth:`Trials.frame` (``value`` in seconds, less is better), ``way`` and
-            ``workers`` (factors), and ``failed``, commands whose status was not 0 (Int64, missing where the way does not
-            tell). The baseline's second run in a block has the condition ``... (A/A)`` and the same factors.
+        batches: One row per batch of the workload: the columns of :meth:`Trials.frame` (``value`` in seconds, less is
+            better), ``way`` and ``workers`` (factors), and ``failed``, commands whose status was not 0 (Int64, missing where
+            the way does not tell). The baseline's second run in a block has the condition ``... (A/A)`` and the same
+            factors.
         effects: Every way against the usual one, with the same number of workers; above 1 is faster.
         trace: The commands of the procbench run whose time was the median: the columns of
             :func:`procbench.analysis.results.frame`, and ``program``, the file name of the program.
@@ -67,12 +74,13 @@ class StealingResult(Outcome):
         tasks: Commands in a batch.
         workload: What the commands are, in a few words.
         trials: The measurement as it was made.
+        makespan: Batches of known shape; None where they were not measured, and the notes say why.
         failures: Commands that did not succeed.
     """
 
     experiment = "stealing"
 
-    frame: pd.DataFrame
+    batches: pd.DataFrame
     effects: list[Effect]
     trace: pd.DataFrame
     limits_s: Mapping[int, float]
@@ -80,7 +88,23 @@ class StealingResult(Outcome):
     tasks: int
     workload: str
     trials: Trials
+    makespan: Makespan | None
     failures: tuple[Failure, ...]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Every batch: :attr:`batches`, whose ``shape`` is ``workload``, and :meth:`Makespan.frame`; blocks count anew."""
+        import pandas as pd
+
+        frames = [self.batches.assign(shape=WORKLOAD)]
+        if self.makespan is not None:
+            frames.append(self.makespan.frame())
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def curve(self) -> Curve:
+        """How many commands per second procbench runs, by number of workers."""
+        return Curve(self.trials, self.limits_s, self.tasks)
 
     @property
     def limit_s(self) -> float:
@@ -108,27 +132,15 @@ class StealingResult(Outcome):
         table = pd.DataFrame(found, columns=[*columns, "limit_share"])
         return table.sort_values("median_s", ignore_index=True)
 
-    def scaling(self) -> pd.DataFrame:
-        """Return one row per number of workers, all with procbench.
-
-        Returns:
-            ``workers``; ``median_s``, ``low_s``, ``high_s`` and ``limit_s``, seconds; ``limit_share``; ``speedup``, how
-            many times as fast as with one worker, with ``speedup_low`` and ``speedup_high``.
-        """
+    def shapes(self) -> pd.DataFrame:
+        """Return :meth:`Makespan.summary`; no row where batches of known shape were not measured."""
         import pandas as pd
 
-        found = []
-        names = {f["workers"]: name for name, f in self.trials.factors.items() if f["way"] == PROCBENCH}
-        for count, name in sorted(names.items()):
-            speedup = paired_effect(self.trials.values(names[1]), self.trials.values(name), larger_is_better=False)
-            times = self._times(name, self.limits_s[count])
-            gains = {"speedup": speedup.ratio, **ends("speedup", speedup)}
-            found.append({"workers": count, **times, "limit_s": self.limits_s[count], **gains})
-        return pd.DataFrame(found)
+        return pd.DataFrame() if self.makespan is None else self.makespan.summary()
 
     def invariants(self) -> dict[str, bool]:
         """Return what must hold on every machine, however noisy: about what ran, never about how fast."""
-        trace, frame = self.trace, self.frame
+        trace, frame = self.trace, self.batches
         per_block = frame.groupby("block")["condition"].nunique()
         in_order = trace.sort_values("start_s")
         overlaps = in_order.groupby("worker")["start_s"].shift(-1) < in_order["end_s"]
@@ -141,6 +153,7 @@ class StealingResult(Outcome):
             "no worker ran two commands at a time": not bool(overlaps.any()),
             "no worker stole from itself": not bool((trace["stolen_from"] == trace["worker"]).any()),
             "every interval holds its estimate": all(one.low <= one.ratio <= one.high for one in effects),
+            **({} if self.makespan is None else self.makespan.invariants()),
         }
 
     def headline(self) -> dict[str, Any]:
@@ -160,9 +173,10 @@ class StealingResult(Outcome):
         }[effect.verdict if effect else None]
         limit = f"The commands themselves allow no less than {_seconds(self.limit_s)}"
         shortest = f"The shortest median is that of {fastest}, {_seconds(table.iloc[0])}"
+        gains = "" if self.makespan is None else f" {self.makespan.gains()}"
         return {
             "title": "Running a batch of commands",
-            "sentence": f"{shown}: {verdict}. {limit}. {shortest}.",
+            "sentence": f"{shown}: {verdict}. {limit}. {shortest}.{gains}",
             "effect": effect.to_dict() if effect else None,
             "picture_alt": self.ways_alt(),
         }
@@ -172,6 +186,7 @@ class StealingResult(Outcome):
         shown = [
             f"{self.tasks} commands ({self.workload}), {self.trials.blocks} blocks after one to warm up, "
             f"{self.trials.elapsed_s:.0f} s; ended because of: {self.trials.stopped_because}",
+            *([] if self.makespan is None else self.makespan.details()),
             *self.notes,
             *(f"failed {one.times} times, {one.how}: {one.command}" for one in self.failures),
         ]
@@ -182,13 +197,9 @@ class StealingResult(Outcome):
         times = ", ".join(f"{row['way']} {_seconds(row['median_s'])}" for row in rows(self.summary()))
         return f"Median time for {self._batch()}, by way: {times}; limit {_seconds(self.limit_s)}."
 
-    def scaling_alt(self) -> str:
-        """Return the scaling curve in words."""
-        times = ", ".join(
-            f"{row['workers']}: {_seconds(row['median_s'])} (limit {_seconds(row['limit_s'])})"
-            for row in rows(self.scaling())
-        )
-        return f"Median time for {self.tasks} commands with procbench, by number of workers: {times}."
+    def shapes_alt(self) -> str:
+        """Return the figure of batches of known shape in words."""
+        return "Batches of known shape were not measured." if self.makespan is None else self.makespan.alt()
 
     def timeline_alt(self) -> str:
         """Return the timeline in words."""
@@ -199,7 +210,7 @@ class StealingResult(Outcome):
 
     def compared(self) -> list[Effect]:
         """Return the effects that are kept with the values."""
-        return self.effects
+        return [*self.effects, *(self.makespan.effects() if self.makespan else [])]
 
     def _failing(self) -> str:
         """Return a sentence about commands that fail, to stand before all numbers; empty where none does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import statistics
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -12,8 +13,17 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
-from procbench.errors import InvalidInputError, ProgramNotFoundError, ProgramPermissionError, UnsupportedError
+from procbench.errors import (
+    CommandFailedError,
+    InvalidInputError,
+    ProgramNotFoundError,
+    ProgramPermissionError,
+    SpawnError,
+    UnsupportedError,
+)
+from procbench.io.blocking import run
 from procbench.io.command import resolve
+from procbench.io.order import NULL
 from procbench.scheduling.commands import command_lines
 
 Command = tuple[str, ...]
@@ -23,6 +33,10 @@ STANDARD_LIBRARY = "gzip -9, sha256sum and byte-compiling, files of the standard
 
 # Vendored packages and Python's own tests are left out: distributions differ in whether they bring them.
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__", "ensurepip"})
+
+_CALIBRATED_S = 0.02  # long against the start of a program and against the clock
+_CALIBRATIONS = 5
+_MOST_PIECES = 1 << 40
 
 _COMPILE = "import py_compile, sys; py_compile.compile(sys.argv[1], cfile=sys.argv[2], doraise=True)"
 
@@ -86,6 +100,52 @@ def standard_library_workload(count: int, scratch: Path, *, seed: int = 0) -> Wo
         make(number, file) for number, make, file in zip(range(count), cycle(present), cycle(drawn), strict=False)
     )
     return Workload(STANDARD_LIBRARY, commands, tuple(f"{program} is not installed: left out" for program in missing))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedWork:
+    """CPU work of a length that can be foreseen: ``dd`` makes zeros and throws them away, 64 KiB at a time.
+
+    Attributes:
+        start_s: Seconds that a command takes to begin and end, its work aside.
+        piece_s: Seconds for 64 KiB.
+    """
+
+    start_s: float
+    piece_s: float
+
+    def command(self, seconds: float) -> Command:
+        """Return a command that takes about so many seconds; no less than its start and one piece."""
+        return _work(max(1, round((seconds - self.start_s) / self.piece_s)))
+
+
+def calibrate() -> CalibratedWork:
+    """Measure how fast this machine does the work: a fifth of a second.
+
+    Raises:
+        UnsupportedError: ``dd`` is not there, or does nothing that takes time.
+    """
+    start_s, pieces = _work_s(1), 1_000
+    while (long_s := _work_s(pieces)) - start_s < _CALIBRATED_S:
+        pieces *= 2
+        if pieces > _MOST_PIECES:
+            raise UnsupportedError("dd takes no longer for more work: give commands of your own")
+    return CalibratedWork(start_s, (long_s - start_s) / (pieces - 1))
+
+
+def _work(pieces: int) -> Command:
+    return ("dd", "if=/dev/zero", "of=/dev/null", "bs=64k", f"count={pieces}")
+
+
+def _work_s(pieces: int) -> float:
+    """Return the median time of some runs of so much work."""
+    try:
+        ran = [run(_work(pieces), stdout=NULL, stderr=NULL, check=True) for _ in range(_CALIBRATIONS)]
+    except (SpawnError, CommandFailedError) as error:
+        raise UnsupportedError(
+            f"dd does not work here, which commands of a known length are made of: {error}"
+        ) from error
+    return statistics.median(one.wall_s for one in ran)
 
 
 def read_workload(path: str | Path) -> Workload:

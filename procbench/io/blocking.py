@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from procbench import linux
-from procbench.errors import CommandTimeoutError, InvalidInputError
+from procbench.errors import CommandTimeoutError, InvalidInputError, ProcbenchError
 from procbench.io.arguments import Stream, order_for
 from procbench.io.budget import shared_budget
 from procbench.io.command import Argument
@@ -77,8 +77,9 @@ def run(
 
     Raises:
         SpawnError: It could not be started; ``stage`` says where.
-        CommandTimeoutError: Its time was up (also a ``subprocess.TimeoutExpired``); it is gone, what it wrote is attached.
-        CommandFailedError: ``check`` and it failed (also a ``subprocess.CalledProcessError``).
+        CommandTimeoutError: Its time was up (also a ``subprocess.TimeoutExpired``); it is gone. What was kept of its output in
+            memory is attached; a file of it is closed.
+        CommandFailedError: ``check`` and it failed (also a ``subprocess.CalledProcessError``); otherwise the same.
         InvalidInputError: The arguments contradict each other.
         MappingLentError: ``input`` is a mapping, not sealed, and a view of it is alive.
     """
@@ -112,8 +113,12 @@ def run(
             stack.enter_context(linux.sigpipe_blocked())
         fields = runner.run(order)
     result = RunResult(*fields)
-    if result.timed_out and timeout is not None:
-        raise CommandTimeoutError([os.fsdecode(a) for a in argv], timeout, result.stdout, result.stderr)
-    if check:
-        result.check_returncode()
+    try:
+        if result.timed_out and timeout is not None:
+            raise CommandTimeoutError([os.fsdecode(a) for a in argv], timeout, result.stdout, result.stderr)
+        if check:
+            result.check_returncode()
+    except ProcbenchError:
+        result.close_files()  # which nobody gets now
+        raise
     return result

@@ -272,13 +272,14 @@ class _Chain:
         _memcpy(*self._restoring)
         _sigmask(*self._blocking)
         try:
-            pid = _clone(*self._cloning)
+            try:
+                pid = _clone(*self._cloning)
+            finally:
+                _sigmask(*self._unblocking)  # here comes an interrupt that waited for the call
             code = self._failure.value
-        except BaseException:  # an interrupt that waited for the call leaves no child behind
+        except BaseException:  # which leaves no child behind
             self.end()
             raise
-        finally:
-            _sigmask(*self._unblocking)
         if pid == -1:
             return 0, -1, ctypes.get_errno()
         if code:

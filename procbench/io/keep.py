@@ -92,9 +92,12 @@ class Keep:
                 _write_all(self._tee, piece)
             elif callable(self._tee):
                 self._tee(piece)
+            elif isinstance(self._tee, io.FileIO):
+                _write_all(self._tee.fileno(), piece)
             elif self._tee is not None:
                 while piece:
-                    piece = piece[self._tee.write(piece) or 0 :]
+                    written: int | None = self._tee.write(piece)  # None from a file that does not count takes all
+                    piece = piece[len(piece) if written is None else written :]
                 self._tee.flush()
         except Exception as error:  # the child's output goes on being kept, whatever a copy runs into
             self.tee_error = f"{type(error).__name__}: {error}"

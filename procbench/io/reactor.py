@@ -95,7 +95,11 @@ class Reactor:
                 self._epoll.unregister(fd)
 
     def _dispatch(self) -> None:
-        for fd, _ in self._epoll.poll(0, _EVENTS_AT_ONCE):
+        ready = [fd for fd, _ in self._epoll.poll(0, _EVENTS_AT_ONCE)]
+        self._call(ready)
+
+    def _call(self, ready: list[int]) -> None:
+        for place, fd in enumerate(ready):
             handler = self._handlers.get(fd)
             if handler is None:  # an earlier one of this round closed it
                 continue
@@ -103,6 +107,10 @@ class Reactor:
                 handler()
             except Exception as error:
                 self.loop.call_exception_handler({"message": "a child's handler raised", "exception": error})
+            except BaseException:
+                # An interrupt. What is ready was told once and is armed no more: it gets its turn if the loop goes on.
+                self.loop.call_soon(self._call, ready[place + 1 :])
+                raise
 
 
 def _close(epoll: select.epoll, starters: dict[ContainmentLevel, Starter], buffer: PooledBuffer) -> None:

@@ -134,6 +134,12 @@ class RunResult:
         """Name of the signal that ended it, such as ``SIGKILL``."""
         return signal_name(self.returncode)
 
+    def close_files(self) -> None:
+        """Close the files that hold output over the cap, if there are any. Harmless when closed already."""
+        for over in (self.stdout_over, self.stderr_over):
+            if over is not None and over.file is not None:
+                over.file.close()
+
     def check_returncode(self) -> None:
         """Raise if the command failed.
 

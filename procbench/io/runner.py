@@ -62,6 +62,7 @@ class ChildRunner:
 
     Attributes:
         stop_asked: How the child that runs, or is about to, is to be ended; ``None`` if it is not.
+        stop_all_asked: How that one and all later ones are.
         slice_s: Seconds after which, and after each further so many, a child that runs may have to stand still; ``None``
             for never.
         more_urgent: Asked at the end of each slice for what is to be done while the child's group is stopped; it must not
@@ -105,7 +106,7 @@ class ChildRunner:
                 raise
         self._polled[WAKE].fd = self._wake_fd
         self.stop_asked: Literal["terminate", "kill"] | None = None
-        self._stop_all: Literal["terminate", "kill"] | None = None
+        self.stop_all_asked: Literal["terminate", "kill"] | None = None
         self._token: object = None
         self.slice_s: float | None = None
         self.more_urgent: Callable[[], Callable[[], None] | None] | None = None
@@ -131,14 +132,14 @@ class ChildRunner:
             kill: At once by SIGKILL, instead of by SIGTERM with a grace.
         """
         with self._wake_lock:
-            self._stop_all = "kill" if kill else (self._stop_all or "terminate")
+            self.stop_all_asked = "kill" if kill else (self.stop_all_asked or "terminate")
             self._ask(kill)
 
     def begin(self, token: object) -> None:
         """Say whose the children are that run from now on, until the next such call."""
         with self._wake_lock:
             self._token = token
-            self.stop_asked = self._stop_all
+            self.stop_asked = self.stop_all_asked
 
     def stop_one(self, token: object, *, kill: bool = False) -> bool:
         """End the child that runs now, or is about to start, if it is ``token``'s; from any thread. Return whether it is."""

@@ -256,6 +256,7 @@ class ReadStream:
             raise
         finally:
             self._batching = False
+            self.go_ahead()  # which could not go on meanwhile
         return batch.finish()
 
     def close(self) -> None:

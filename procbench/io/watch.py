@@ -97,7 +97,15 @@ class Watch:
         self._streams: weakref.WeakSet[ReadStream] = weakref.WeakSet()
         self._stdin: weakref.ref[WriteStream] | None = None
         self._closed = False
-        reactor.arm(course.child.pidfd, READ, self._has_exited)
+        try:
+            self._begin()
+        except BaseException:  # such as ENOSPC of epoll_ctl(2): nobody would see the child end
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        course = self._course
+        self._reactor.arm(course.child.pidfd, READ, self._has_exited)
         for intake in (course.pipes.out, course.pipes.err):
             if intake is not None and intake.keep is not None:
                 self._drain(intake)
@@ -260,6 +268,8 @@ class Watch:
         return [one for one in (pipes.out, pipes.err) if one is not None and one.fd >= 0 and one.keep is not None]
 
     def _go_on_ending(self) -> None:
+        if self._closed:
+            return  # the child is reaped, and its group's number may be somebody else's
         wait_s = self._ending.step(time.monotonic()) if self._ending is not None else None
         if wait_s is not None:
             self._loop.call_later(wait_s, self._go_on_ending)

@@ -20,8 +20,8 @@ class Dependents:
 
     Args:
         release: Takes a task when all have succeeded that it came after.
-        refuse: Takes a task, and one of those, which did not succeed. Both are called in the thread in which the last
-            one ended, while the task still counts as held here.
+        refuse: Takes a task, and one of those, which did not succeed; or a task that was cancelled, and itself. Both are
+            called in the thread in which that happened, while the task still counts as held here.
 
     Attributes:
         accepted: Tasks that were held so far.
@@ -54,11 +54,17 @@ class Dependents:
             self._held[future] = len(after)
         for one in after:
             one.add_done_callback(functools.partial(self._has_ended, future))
+        future.add_done_callback(functools.partial(self._was_cancelled, future))
 
     def shutdown(self) -> None:
         """Hold nothing more; what is held still gets its turn."""
         with self._lock:
             self._shut = True
+
+    def shut_in_fork(self) -> None:
+        """Hold nothing more, in a fork, where a thread that is not there may have the lock."""
+        self._lock = threading.RLock()
+        self._shut = True
 
     def take_all(self) -> list[TaskFuture]:
         """Take out everything that is held, whatever it comes after."""
@@ -82,6 +88,14 @@ class Dependents:
         finally:
             self._own.news = None
 
+    def _was_cancelled(self, future: TaskFuture, _: Future[Any]) -> None:
+        """Hold a task no longer that somebody has cancelled: what it comes after may never end."""
+        with self._lock:
+            if not self._held.get(future):
+                return  # it is held no more, or is just being let go of
+            self._held[future] = 0
+        self._let_go(future, because=future)
+
     def _tell(self, future: TaskFuture, one: Future[Any]) -> None:
         succeeded = _has_succeeded(one)
         with self._lock:
@@ -89,13 +103,15 @@ class Dependents:
             if not left:
                 return  # another one has decided already
             self._held[future] = left = left - 1 if succeeded else 0
-        if left:
-            return
+        if not left:
+            self._let_go(future, because=None if succeeded else one)
+
+    def _let_go(self, future: TaskFuture, because: Future[Any] | None) -> None:
         try:
-            if succeeded:
+            if because is None:
                 self._release(future)
             else:
-                self._refuse(future, one)
+                self._refuse(future, because)
         finally:
             with self._lock:
                 self._held.pop(future, None)

@@ -31,6 +31,7 @@ class Finder:
         workers: Who asks, and who is stolen from; the list may still be filled until the first of them asks.
         sleepers: Where a worker lies down when there is nothing.
         held: What holds tasks back, which will come into one of these queues.
+        in_order: Whether each worker takes one task at a time, so that tasks begin exactly in the global order.
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class Finder:
         workers: Sequence[Worker],
         sleepers: Sleepers,
         held: Sized = (),
+        *,
+        in_order: bool = False,
     ) -> None:
+        self._largest_batch = 0 if in_order else _LARGEST_BATCH
         self._held = held
         self._injector = injector
         self._workers = workers
@@ -108,7 +112,7 @@ class Finder:
             future = injector.get_nowait()
         except (QueueEmptyError, QueueShutDownError):
             return None
-        most = min(_LARGEST_BATCH, injector.qsize() // (2 * len(self._workers)))
+        most = min(self._largest_batch, injector.qsize() // (2 * len(self._workers)))
         if most > 0:
             worker.local.extend(injector.get_alike_nowait(most))
         return future

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
@@ -12,10 +13,20 @@ from procbench.scheduling.task import ProcessTask, TaskResult
 
 # Words that concurrent.futures' own functions compare with.
 _PENDING, _RUNNING, _FINISHED = "PENDING", "RUNNING", "FINISHED"
+_CANCELLED, _NOTIFIED = "CANCELLED", "CANCELLED_AND_NOTIFIED"
 
 # Decides which comes first: a task's end, or somebody who wants to wait for it. Held for a few bytecodes only; re-entrant,
 # because a signal handler may ask a future in the middle of them.
 _first = threading.RLock()
+
+
+def _anew_in_fork() -> None:
+    """Have a fork begin anew: a thread that held it then is not there to let go."""
+    global _first  # noqa: PLW0603 - it belongs to the process
+    _first = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_anew_in_fork)
 
 
 class TaskFuture(Future[TaskResult]):
@@ -78,12 +89,23 @@ class TaskFuture(Future[TaskResult]):
             return self._result
         return super().result(timeout)
 
+    def cancel(self) -> bool:
+        """Cancel the task if it still waits; as ``Future.cancel``, and as cheap as a task that ends while nobody has asked."""
+        with _first:
+            if not self._asked and self._state == _PENDING:
+                self._state = _CANCELLED
+                return True
+        return super().cancel()
+
     def set_running_or_notify_cancel(self) -> bool:
         """Mark it as running, unless it was cancelled; as ``Future.set_running_or_notify_cancel``."""
         with _first:
-            if not self._asked:
+            if not self._asked and self._state == _PENDING:
                 self._state = _RUNNING
                 return True
+            if not self._asked and self._state == _CANCELLED:
+                self._state = _NOTIFIED
+                return False
         return super().set_running_or_notify_cancel()
 
     def set_result(self, result: TaskResult) -> None:

@@ -69,7 +69,7 @@ class Serving:
         if self._gives_way:
             worker.runner.more_urgent = functools.partial(self._claim, worker, future.task.priority)
         try:
-            result = worker.execute(future)
+            result = _attempt(worker, future)
             while self._is_tried_again(worker, future, result):
                 delay_s = self._delay_s(future)
                 future.last = result
@@ -78,7 +78,7 @@ class Serving:
                     worker.running = False
                     return
                 worker.runner.pause(delay_s)
-                result = worker.execute(future)
+                result = _attempt(worker, future)
         except BaseException as error:
             worker.running = False
             worker.outcomes["failed"] += 1
@@ -95,7 +95,7 @@ class Serving:
         if future.last is not None:
             self.end(future, future.last)
             return
-        future.cancel()
+        _settle(future, future.cancel)
         if not future.set_running_or_notify_cancel():
             self._count("cancelled")
 
@@ -179,6 +179,14 @@ class Serving:
                 self.serve(worker, urgent)
 
         return run
+
+
+def _attempt(worker: Worker, future: TaskFuture) -> TaskResult:
+    """Run a task's command once more; nobody gets the files of the attempt before."""
+    result = worker.execute(future)
+    if future.last is not None:
+        future.last.close_files()
+    return result
 
 
 def _settle(future: TaskFuture, end: Callable[..., object], *how: object) -> None:

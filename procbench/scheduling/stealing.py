@@ -68,7 +68,9 @@ class WorkStealingScheduler:
         self._workers: list[Worker] = []
         self._sleepers = Sleepers()
         self._held = Held(self._give_back, self._refuse)
-        self._finder = Finder(self._injector, self._workers, self._sleepers, self._held)
+        # Of those that were taken along with a long one each would wait for its end.
+        in_order = self.settings.order == "longest_first"
+        self._finder = Finder(self._injector, self._workers, self._sleepers, self._held, in_order=in_order)
         self._serving = Serving(self._injector, self.settings, self._held.later.put, self._halt)
         self._fifo = self.settings.order == "fifo"
         self.halted = False
@@ -210,8 +212,8 @@ class WorkStealingScheduler:
             self._serving.end(future, future.last)
             self._sleepers.wake_one()  # that may have been what the workers stayed for
             return True
-        running = any(worker.stop_one(future, kill=kill) for worker in self._workers)
-        return running and not future.done()
+        any(worker.stop_one(future, kill=kill) for worker in self._workers)
+        return not future.done()  # one that no worker runs waits for its next attempt, which it shall not have
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
         """Move a task that waits in the global order into another class, where it keeps its age.
@@ -246,7 +248,7 @@ class WorkStealingScheduler:
         """Take no more tasks; the workers end when nothing is left to do. Harmless when called twice.
 
         Args:
-            wait: Whether to wait for that.
+            wait: Whether to wait for that; in a worker's own thread (a done-callback) this never waits, as it would for itself.
             cancel_futures: Cancel what waits; what runs goes on to its end.
         """
         if self._owner != os.getpid():
@@ -257,7 +259,7 @@ class WorkStealingScheduler:
         if cancel_futures:
             self._cancel_waiting()
         self._sleepers.wake_one()  # and that one, when it ends, the next
-        if wait:
+        if wait and getattr(self._own, "worker", None) is None:
             for worker in self._workers:
                 if worker.thread is not None and worker.thread.ident is not None:
                     worker.ended.wait()
@@ -343,6 +345,8 @@ class WorkStealingScheduler:
 
     def _cancel_waiting(self) -> None:
         self._serving.cancelling = True  # for what is in a worker's hands between two queues
+        for worker in self._workers:
+            worker.starts_no_more = True
         for future in (*self._held.after.take_all(), *self._held.later.take_all()):
             self._serving.cancel(future)
         while True:
@@ -373,6 +377,7 @@ def _forget_schedulers() -> None:
     for scheduler in list(_open_schedulers):
         scheduler._closed = True
         scheduler._injector.shut_in_fork()
+        scheduler._held.after.shut_in_fork()
 
 
 os.register_at_fork(after_in_child=_forget_schedulers)
