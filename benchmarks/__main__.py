@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import makespan, monitoring, placing, pools, queues, spawning, streams, transfer
+from benchmarks import makespan, monitoring, placing, pools, queues, spawning, streams, transfer, trends
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "monitoring": lambda options: monitoring.report(options.rounds, options.count),
     "makespan": lambda options: makespan.report(options.rounds),
     "queues": lambda options: queues.report(options.rounds),
+    "trends": lambda options: trends.report(options.rounds),
     "streams": lambda options: streams.report(options.rounds, streams.Sizes(short=options.count)),
 }
 

@@ -231,6 +231,31 @@ def monitor(
     return watch(command or (), interval_s=interval, duration_s=duration, out=out, port=openmetrics)
 
 
+@app.command(short_help="Show where the recorded runs went, and what changed where they jumped.")
+def history(
+    data: Data = Path("data"),
+    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Only this experiment.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All lines, runs and changes as JSON.")] = False,
+) -> int:
+    """Show each experiment and condition run by run, where it goes, and what changed where it got slower or faster.
+
+    Runs of different hosts are never mixed. What cannot be read is named and passed over; a damaged file is moved to
+    DIR/quarantine.
+    """
+    from procbench.views.history import history_json, load_history, show_history
+    from procbench.views.run_options import check_folder
+
+    check_folder("--data", data)
+    lines, loaded = load_history(data, experiment)
+    if as_json:
+        import json
+
+        sys.stdout.write(json.dumps(history_json(lines, loaded), indent=1) + "\n")
+    else:
+        show_history(lines, loaded, sys.stdout)
+    return 0
+
+
 @app.command(short_help="Open JupyterLab on the notebooks, on this machine only.")
 def lab(
     folder: Annotated[

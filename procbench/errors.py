@@ -269,6 +269,14 @@ class TrialError(ProcbenchError, RuntimeError):
         return type(self), (self.condition, self.block, self.reason)
 
 
+class WorkloadError(ProcbenchError, RuntimeError):
+    """A batch cannot be measured: its commands fail, or do not do the same when they run again."""
+
+
+class HostChangeError(ProcbenchError, RuntimeError):
+    """A change of the host could not be made, or not be undone; the message names the command that would."""
+
+
 class RecordError(ProcbenchError):
     """A recorded run cannot be written or read; the message names the file."""
 

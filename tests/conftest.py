@@ -21,6 +21,8 @@ SLOW = (
     "test_a_kill_at_any_system_call_leaves_the_run_absent_or_whole",
     "test_style_types_and_floors_are_kept",
     "test_twenty_thousand_commands_of_every_kind",
+    "test_ten_thousand_commands_with_every_fault_of_a_child",
+    "test_two_hundred_killed_of_five_thousand_are_made_up_for",
     "test_many_threads_lend_and_give_back",
     "test_a_checked_cell_that_says_something_else_is_seen",
     "test_ten_thousand_rebalances",

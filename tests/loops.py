@@ -53,9 +53,10 @@ async def until(condition: Callable[[], object], what: str = "the condition", de
 
 
 def lent() -> tuple[int, int, int]:
-    """Return how many descriptor permits, buffers to read into and buffers to write from are out."""
+    """Return how many children's descriptor permits, buffers to read into and buffers to write from are out."""
     read, write = default_io_pool().statistics()
-    return shared_budget().in_use, read.in_use, write.in_use
+    budget = shared_budget()
+    return budget.in_use - budget.lasting, read.in_use, write.in_use
 
 
 def end_processes_with(marker: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import re
@@ -287,6 +288,43 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path):
     again = run(*arguments, cwd=tmp_path, stdin=numbered(count))
     assert again.returncode == 0
     assert all(times(seq) == ran for seq, ran in done_when_killed.items())
+
+
+def test_two_hundred_killed_of_five_thousand_are_made_up_for(tmp_path: Path):
+    """Q09: SIGKILL for 200 of its processes at random moments: what the log calls done never runs again, the rest does."""
+    count, randomly = 5_000, random.Random(9)
+    code = 'i=0; while [ $i -lt 200 ]; do i=$((i+1)); done; echo ran >> "ran.$0"'
+    arguments = ("--joblog", "jobs", "--workers", "4", "--quiet", "--", "sh", "-c", code)
+
+    def ran() -> dict[int, int]:
+        files = tmp_path.glob("ran.*")
+        return {int(path.suffix[1:]) + 1: path.read_bytes().count(b"ran") for path in files}
+
+    hit: set[int] = set()
+    log_path, next_at = tmp_path / "jobs", 0
+    with started(*arguments, cwd=tmp_path, stdin=numbered(count)) as child:
+        while len(hit) < 200 and child.poll() is None:
+            if not log_path.exists() or log_path.stat().st_size < next_at:
+                continue
+            lists = [path.read_text().split() for path in Path(f"/proc/{child.pid}/task").glob("*/children")]
+            if children := {int(pid) for pid in itertools.chain(*lists)} - hit:
+                hit.add(pid := randomly.choice(sorted(children)))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                next_at = log_path.stat().st_size + randomly.randrange(1_500)
+        assert child.wait(PATIENCE_S) in range(1, 102)
+    assert len(hit) == 200
+    log = {job.seq: job for job in logged(tmp_path / "jobs")}
+    assert len(log) == count
+    killed = {seq for seq, job in log.items() if job.signal == signal.SIGKILL}
+    before = ran()
+    assert len(killed) > 50
+    assert set(before) | killed == set(log)
+    done = run(*arguments[:-5], "--resume-failed", *arguments[-5:], cwd=tmp_path, stdin=numbered(count))
+    assert done.returncode == 0, done.stderr
+    after = ran()
+    assert set(after) == set(range(1, count + 1))
+    assert all(after[seq] == before[seq] for seq in log.keys() - killed)
 
 
 def test_a_log_of_something_else_is_one_line_and_status_2(tmp_path: Path):

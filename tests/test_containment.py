@@ -29,7 +29,8 @@ from procbench.linux import is_child_subreaper
 from tests.waiting import ROOT, SYSTEM_PYTHON, long_sleep, processes_with, run_python, wait_until
 
 PIPE = subprocess.PIPE
-SOON_S = 1.0
+SOON_S = 3.0
+"""The promise is a second; a machine that runs other tests meanwhile gets three."""
 SLEEPERS = 5
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 

@@ -450,6 +450,39 @@ def test_a_policy_is_understood_or_refused(words: str) -> None:
     assert (policy.when, policy.of, number) == (when, of, written.lstrip("0"))
 
 
+def test_what_waits_for_memory_does_not_begin_after_the_end() -> None:
+    """A command held back for want of memory is cancelled by a shutdown that cancels what waits."""
+    sched = WorkStealingScheduler(RunSettings(workers=1, start_above_free_bytes=1 << 60))
+    future = sched.submit(["true"])
+    wait_until(future.running)
+    sched.shutdown(cancel_futures=True)
+    assert future.result().outcome == "cancelled"
+    assert accounted(sched)
+
+
+@pytest.mark.parametrize("door", ["shutdown", "halt"])
+def test_a_callback_that_raises_breaks_no_end(door: str, gate: Gate) -> None:
+    """SystemExit in the callback of a task that is cancelled: the others are cancelled all the same."""
+    sched = WorkStealingScheduler(RunSettings(workers=1, halt="soon,fail=1"))
+    sched.submit(gate.argv)
+    gate.wait_for(1)
+    fails = sched.submit(["false"])
+    waiting = [sched.submit(["true"]) for _ in range(5)]
+
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    for future in waiting:
+        future.add_done_callback(leave)
+    if door == "shutdown":
+        sched.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    sched.shutdown()
+    assert fails.done()
+    assert all(future.cancelled() for future in waiting)
+    assert accounted(sched)
+
+
 # --- cancelling one ----------------------------------------------------------------------------------------------------
 
 

@@ -57,8 +57,8 @@ def test_a_child_costs_the_calls_that_it_needs(tmp_path: Path) -> None:
     )
     needed = {"clone": 1, "rt_sigprocmask": 2, "epoll_ctl": 2, "wait4": 1, "kill": 1, "close": 1}
     assert plain == {call: 5 * count for call, count in needed.items()}
-    # It is read from once more for what has not come yet, and once for the end.
-    needed |= {"pipe2": 1, "fcntl": 2, "read": 3, "epoll_ctl": 4, "close": 3}
+    # It is read from once more for what has not come yet, and once for the end; on a busy machine also once in between.
+    needed |= {"pipe2": 1, "fcntl": 2, "read": 4, "epoll_ctl": 6, "close": 3}
     assert piped <= Counter({call: 5 * count for call, count in needed.items()})
 
 

@@ -159,7 +159,12 @@ class _Moved(Prepared):
         family, procs = Family(pid, self.mark), self._folder / "cgroup.procs"
         try:
             inside: set[int] = set()
-            while new := {one.pid for one in family.members(anywhere=True) if not one.ended} - inside:
+
+            def outside() -> set[int]:
+                return {one.pid for one in family.members(anywhere=True) if not one.ended} - inside
+
+            # Twice: what is forked while others are looked at may be missed, and its parent be gone when its turn comes.
+            while new := outside() or outside():
                 for one in new:  # what it forks after it was moved begins inside
                     with contextlib.suppress(ProcessLookupError):
                         procs.write_text(str(one))

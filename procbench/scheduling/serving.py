@@ -95,7 +95,7 @@ class Serving:
         if future.last is not None:
             self.end(future, future.last)
             return
-        future.cancel()
+        _settle(future, future.cancel)
         if not future.set_running_or_notify_cancel():
             self._count("cancelled")
 

@@ -345,6 +345,8 @@ class WorkStealingScheduler:
 
     def _cancel_waiting(self) -> None:
         self._serving.cancelling = True  # for what is in a worker's hands between two queues
+        for worker in self._workers:
+            worker.starts_no_more = True
         for future in (*self._held.after.take_all(), *self._held.later.take_all()):
             self._serving.cancel(future)
         while True:

@@ -80,6 +80,7 @@ class Worker:
         ended: Set when its thread has nothing more to do. Waited for before ``join``, because before Python 3.13 a
             ``join`` that Ctrl-C interrupts takes a running thread for ended, and the next one does not wait.
         moving: Whether a task may be in its hands, in no queue.
+        starts_no_more: Whether a command that waits for memory or load shall not begin any more.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Worker:
         self._pipe_size_bytes = settings.pipe_size_bytes
         self._patience_s = settings.spawn_patience_s
         self._starting = Starting(settings)
+        self.starts_no_more = False
         self.local: deque[TaskFuture] = deque()
         self._limiter = limiter
         self._containment = cast(ContainmentLevel, settings.containment)
@@ -220,7 +222,7 @@ class Worker:
         """Run a task's command to its end; one that cannot be started has a result too. Only in the worker's thread."""
         task, stream = future.task, self._stream
         if self._starting.is_wanted and not self._starting.wait(
-            self.runner.pause, lambda: bool(self.runner.stop_asked)
+            self.runner.pause, lambda: self.starts_no_more or bool(self.runner.stop_asked)
         ):
             return self._cancelled(future)
         limits = self._limits if task.timeout is None else self._limits._replace(timeout=task.timeout)
