@@ -14,6 +14,9 @@ import pytest
 _PATIENCE_S = 5.0
 
 # What takes long, in the order in which it starts where tests run side by side; each is marked ``slow``.
+LONG_FILE = "test_queue_ladder.py"
+"""Takes minutes as a whole, and a file's tests run one after the other: it begins before the other files."""
+
 SLOW = (
     "test_every_notebook_says_what_it_said_before",
     "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
@@ -44,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if place_among_slow(item.nodeid) < len(SLOW):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: place_among_slow(item.nodeid))
+        items.sort(key=lambda item: (place_among_slow(item.nodeid), LONG_FILE not in item.nodeid))
 
 
 def pytest_collection_finish() -> None:
