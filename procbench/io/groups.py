@@ -69,19 +69,22 @@ def living_members(group: int) -> list[int]:
     return [process.pid for process in all_processes() if process.group == group and not process.ended]
 
 
-def strayed_from(group: int) -> list[ProcessState]:
-    """Return the living descendants of a group's leader that have left the group."""
+def descendants(pid: int) -> Iterator[ProcessState]:
+    """Yield the living descendants of a process. Costs a look at every process, and knows none whose parents are gone."""
     children: dict[int, list[ProcessState]] = {}
     for process in all_processes():
         children.setdefault(process.parent, []).append(process)
-    found: list[ProcessState] = []
-    waiting = list(children.get(group, ()))
+    waiting = children.pop(pid, [])
     while waiting:
         process = waiting.pop()
         waiting.extend(children.pop(process.pid, ()))
-        if process.group != group and not process.ended:
-            found.append(process)
-    return found
+        if not process.ended:
+            yield process
+
+
+def strayed_from(group: int) -> list[ProcessState]:
+    """Return the living descendants of a group's leader that have left the group."""
+    return [process for process in descendants(group) if process.group != group]
 
 
 def lives(process: ProcessState) -> bool:

@@ -18,14 +18,14 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from procbench import linux
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument, encode_arguments, encode_environment, program_name, resolve
 from procbench.io.foreground import Foreground, stop_like
-from procbench.io.groups import ProcessState, all_processes, signal_process
+from procbench.io.groups import descendants, signal_process
 from procbench.io.orphans import adopt, adopt_no_longer
 
 TIMED_OUT: Final = 124
@@ -222,21 +222,9 @@ def _tell_descendants(number: int, told: set[tuple[int, int]]) -> None:
                 os.kill(-1, one)
         told.add(everyone)
         return
-    for process in _descendants():
+    for process in descendants(os.getpid()):
         which = process.pid, process.started_ticks
         if which not in told:
             told.add(which)
             signal_process(process, number)
             signal_process(process, signal.SIGCONT)
-
-
-def _descendants() -> Iterator[ProcessState]:
-    children: dict[int, list[ProcessState]] = {}
-    for process in all_processes():
-        children.setdefault(process.parent, []).append(process)
-    waiting = children.pop(os.getpid(), [])
-    while waiting:
-        process = waiting.pop()
-        waiting.extend(children.pop(process.pid, ()))
-        if not process.ended:
-            yield process

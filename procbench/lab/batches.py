@@ -11,7 +11,7 @@ from typing import Final
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
-from procbench.scheduling.commands import PLACE, without_secrets
+from procbench.scheduling.commands import PLACE, filled, grouped, without_secrets
 from procbench.scheduling.task import ProcessTask, TaskResult
 
 _SHOWN: Final = 5
@@ -73,10 +73,10 @@ class TaskBatch:
 
     def _from_template(self, number: int) -> Iterable[ProcessTask]:
         parts = self.template if PLACE in self.template else (*self.template, PLACE)
-        for first in range(0, len(self.arguments), number):
-            some = self.arguments[first : first + number]
-            argv = [word for part in parts for word in (some if part == PLACE else [part])]
-            yield ProcessTask(argv, cwd=self.cwd, id=f"{first}+{len(some)}")
+        first = 0
+        for some in grouped(parts, self.arguments, number):
+            yield ProcessTask(filled(parts, some), cwd=self.cwd, id=f"{first}+{len(some)}")
+            first += len(some)
 
     def describe(self) -> dict[str, object]:
         """Return what may be recorded of it: the number of commands and the first of them, without secrets."""

@@ -204,11 +204,26 @@ def some_arguments(template: Sequence[str], most: int, source: str = STANDARD_IN
             f"{{}} stands inside the word {inside!r}, and cannot become {most} arguments there; "
             "let it stand alone, or leave --args-per-task out"
         )
+    groups = grouped(parts, _arguments(source, null), most)
+    return Commands([filled(parts, group) for group in groups], groups)
+
+
+def grouped(parts: Sequence[str], arguments: Iterable[str], most: int) -> list[list[str]]:
+    """Return the arguments of each command that ``parts`` become, in their order: ``most``, or fewer where more are too long.
+
+    Args:
+        parts: The command; each ``{}`` that stands alone becomes all arguments of a group.
+        arguments: The arguments.
+        most: How many a group has at most.
+
+    Raises:
+        InvalidInputError: Not even one argument has room.
+    """
     places = parts.count(PLACE)
     room = room_for_arguments() - sum(_size(part) for part in parts if part != PLACE)
     groups: list[list[str]] = [[]]
     left = room
-    for argument in _arguments(source, null):
+    for argument in arguments:
         size = places * _size(argument)
         if size > room:
             raise InvalidInputError(f"the command is longer than Linux takes, even with {argument[:80]!r} alone")
@@ -217,7 +232,7 @@ def some_arguments(template: Sequence[str], most: int, source: str = STANDARD_IN
             left = room
         groups[-1].append(argument)
         left -= size
-    return Commands([_filled(parts, group) for group in groups], groups)
+    return groups
 
 
 def room_for_arguments() -> int:
@@ -235,7 +250,8 @@ def _size(argument: str) -> int:
     return len(os.fsencode(argument)) + 1 + _POINTER
 
 
-def _filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
+def filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Return a command: ``parts`` with the arguments in the place of each ``{}`` that stands alone."""
     return [word for part in parts for word in (arguments if part == PLACE else [part])]
 
 

@@ -43,15 +43,6 @@ class GatedQueue(Generic[T]):
         self._is_shut_down = False
         self._gate = threading.RLock()  # re-entrant: a signal handler may put in the middle of a put
 
-    def put_nowait(self, item: T) -> None:
-        """Put ``item`` in.
-
-        Raises:
-            QueueFullError: It is at its bound.
-            QueueShutDownError: It was shut down.
-        """
-        self._put_in(item, self._items)
-
     def _put_in(self, item: T, line: deque[T]) -> None:
         """Put ``item`` at the end of one of this queue's lines; here there is one."""
         if self._is_shut_down:
@@ -89,27 +80,6 @@ class GatedQueue(Generic[T]):
             wake_one(self._putters)
         return item
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
-        """Put ``item`` in, waiting for room.
-
-        Args:
-            item: Anything.
-            block: Whether to wait.
-            timeout: Most seconds to wait; ``None`` for as long as it takes.
-
-        Raises:
-            QueueFullError: There was no room in time.
-            QueueShutDownError: It was shut down, before or meanwhile.
-            InvalidInputError: ``timeout`` is no finite number of at least 0.
-        """
-        deadline = deadline_after(block, timeout)
-        while True:
-            try:
-                return self.put_nowait(item)
-            except QueueFullError:
-                if not self._wait(self._putters, self.full, deadline):
-                    raise
-
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the oldest item, waiting for one.
 
@@ -130,13 +100,9 @@ class GatedQueue(Generic[T]):
                 if not self._wait(self._getters, self.empty, deadline):
                     raise
 
-    def qsize(self) -> int:
-        """Return how many items wait at the moment."""
-        return len(self._items)
-
     def empty(self) -> bool:
-        """Return whether no item waits at the moment."""
-        return not self._items
+        """Return whether no item waits at the moment, in any line."""
+        raise NotImplementedError
 
     def full(self) -> bool:
         """Return whether a put would have to wait at the moment."""

@@ -287,10 +287,6 @@ class PriorityScheduler(GatedQueue[W]):
         """Return whether no item waits at the moment."""
         return not any(self._lines.values()) and not self._moving
 
-    def full(self) -> bool:
-        """Return whether a put would have to wait at the moment."""
-        return not self._permits
-
     def statistics(self) -> dict[Priority, ClassStatistics]:
         """Return what became of the items so far, by class, the most urgent class first."""
         with self._gate:
