@@ -6,7 +6,6 @@ few descriptors, by what its settings say of that; and a program that forgets so
 
 from __future__ import annotations
 
-import math
 import resource
 import tempfile
 import time
@@ -20,19 +19,16 @@ from procbench.experiments.descriptors_leaks import hunt
 from procbench.experiments.descriptors_limit import SETTINGS, WAIT, Batch, LimitedInterpreter, least_limit
 from procbench.experiments.descriptors_outcome import DescriptorsResult, Opening
 from procbench.experiments.descriptors_ways import ANEW, Account, Openers
+from procbench.experiments.measuring import MIN_BLOCKS, Measuring
 from procbench.io.fd_held import KINDS, Kind
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Progress, Trials
-from procbench.lab.trials import Condition, measure
+from procbench.lab.trials import Condition
 from procbench.memory import checks
 
 _OPENINGS: Final = 300  # in a trial, some milliseconds
 _OPENING_SHARE: Final = 0.2  # of the budget, for all kinds; batches get the rest
-_LEAST_S: Final = 0.05
-_MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
-_MOST_BLOCKS: Final = 60
-_FULL_TIMES: Final = 6
 
 
 def run(
@@ -65,16 +61,15 @@ def run(
         InvalidInputError: A number makes no sense, or the kernel allows fewer descriptors than ``limit``; nothing has run then.
         TrialError: A batch's interpreter ended, or a descriptor could not be had.
     """
-    if isinstance(budget_s, bool) or not (math.isfinite(budget_s) and budget_s > 0):
-        raise InvalidInputError(f"budget_s is above 0, and not {budget_s!r}")
+    measuring = Measuring(larger_is_better=False, full=full, seed=seed, on_progress=on_progress)
+    total_s = measuring.planned_s(budget_s)
     checks.whole("tasks", tasks, 1)
     checks.whole("workers", workers, 1)
     checks.whole("limit", limit, least_limit(workers))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and limit > hard:
         raise InvalidInputError(f"limit is {limit}, and the kernel allows {hard} descriptors at most; name fewer")
-    total_s, begun_s = budget_s * (_FULL_TIMES if full else 1), time.monotonic()
-    host, measured = read_host(), partial(_measured, full=full, seed=seed, on_progress=on_progress)
+    begun_s, host, measured = time.monotonic(), read_host(), measuring.measured
     with tempfile.NamedTemporaryFile(prefix="procbench-") as file:
         found = [_opening(kind, Path(file.name), _OPENING_SHARE * total_s / len(KINDS), measured) for kind in KINDS]
         leaks = hunt(Path(file.name))
@@ -134,31 +129,6 @@ def _limited(limit: int, workers: int, tasks: int, budget_s: float, measured: _M
     return trials, batches
 
 
-def _measured(
-    conditions: list[Condition],
-    baseline: str,
-    budget_s: float,
-    *,
-    full: bool,
-    seed: int,
-    on_progress: Callable[[Progress], object] | None,
-) -> Trials:
-    trials = measure(
-        conditions,
-        baseline=baseline,
-        larger_is_better=False,
-        min_blocks=_MIN_BLOCKS,
-        max_blocks=_MOST_BLOCKS * (_FULL_TIMES if full else 1),
-        target_half_width=0.01 if full else 0.03,
-        budget_s=max(_LEAST_S, budget_s),
-        seed=seed,
-        on_progress=on_progress,
-    )
-    if trials.stopped_because == "interrupted":
-        raise KeyboardInterrupt
-    return trials
-
-
 def _notes(measurements: list[Trials], batches: list[Batch], workers: int) -> tuple[str, ...]:
     first = batches[0]
     notes = [
@@ -170,7 +140,7 @@ def _notes(measurements: list[Trials], batches: list[Batch], workers: int) -> tu
         notes.append("no command was refused, with the budget or without: lower limit, or take more workers or tasks")
     if any(batch.peak is None for batch in batches):
         notes.append("what a batch had open is unknown: /proc does not say, or it was over before it was looked at")
-    short = sum(trials.blocks < _MIN_BLOCKS for trials in measurements)
+    short = sum(trials.blocks < MIN_BLOCKS for trials in measurements)
     if short:
         notes.append(f"too few blocks for an interval in {short} of {len(measurements)} measurements: raise budget_s")
     return tuple(notes)

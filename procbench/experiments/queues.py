@@ -7,32 +7,28 @@ Every item is a number, so that each one's passage is known.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from procbench.errors import InvalidInputError
+from procbench.experiments.measuring import MIN_BLOCKS, Measuring
 from procbench.experiments.queues_apart import QueueProcesses
 from procbench.experiments.queues_outcome import BOUND, SHARDS, THREADS, WAY, Part, QueuesResult, condition_name
 from procbench.experiments.queues_ways import OURS, PROCESSES, SHARDED, STANDARD, WAYS, Load, Passage, pass_through
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Progress
-from procbench.lab.trials import Condition, measure
+from procbench.lab.trials import Condition
 from procbench.memory import checks
 
 _WAYS_SHARE: Final = 0.5  # of the budget; the other three measurements get the rest
 _FEWER: Final = 10  # so many times fewer items where each costs much: between processes, and in the other measurements
-_LEAST_S: Final = 0.05
-_MIN_BLOCKS: Final = 6  # the fewest that have a 95 % interval
-_MOST_BLOCKS: Final = 60
-_FULL_TIMES: Final = 6
 _THREADS: Final = (1, 2, 4, 8)
 _BOUNDS: Final = (1, 16, 256, 4096)
 _SHARDS: Final = (1, 2, 4, 8)
+_BOTH: Final = (OURS, STANDARD)
 
 
 def run(
@@ -67,65 +63,26 @@ def run(
         InvalidInputError: A number makes no sense; nothing has run then.
         TrialError: The interpreter of the processes ended.
     """
-    if isinstance(budget_s, bool) or not (math.isfinite(budget_s) and budget_s > 0):
-        raise InvalidInputError(f"budget_s is above 0, and not {budget_s!r}")
+    measuring = Measuring(larger_is_better=True, full=full, seed=seed, on_progress=on_progress)
+    total_s = measuring.planned_s(budget_s)
     checks.whole("items", items, 100)
     checks.whole("threads", threads, 1)
     checks.whole("shards", shards, 1)
     checks.whole("maxsize", maxsize, max(shards, *_SHARDS))
-    total_s, begun_s, host = budget_s * (_FULL_TIMES if full else 1), time.monotonic(), read_host()
+    begun_s, host = time.monotonic(), read_host()
     usual = Load(OURS, threads, threads, maxsize, shards)
     few = max(100, items // _FEWER)
 
-    def part(knob: str, loads: dict[object, list[Load]], baseline: str, left: int) -> Part:
-        left_s = (total_s - (time.monotonic() - begun_s)) / left if left else _WAYS_SHARE * total_s
-        count = items if knob == WAY else few
-        passages: list[Passage] = []
-        with contextlib.ExitStack() as stack:
-            conditions = []
-            for value, ones in loads.items():
-                for load in ones:
-                    run = partial(pass_through, load, count)
-                    if load.way == PROCESSES:
-                        run = partial(stack.enter_context(QueueProcesses(load)).pass_through, few)
-                    factors = {"way": load.way, "knob": knob, "setting": str(value)}
-                    conditions.append(
-                        Condition(condition_name(knob, load.way, value), partial(_rate, run, passages), factors)
-                    )
-            trials = measure(
-                conditions,
-                baseline=baseline,
-                larger_is_better=True,
-                min_blocks=_MIN_BLOCKS,
-                max_blocks=_MOST_BLOCKS * (_FULL_TIMES if full else 1),
-                target_half_width=0.01 if full else 0.03,
-                budget_s=max(_LEAST_S, left_s),
-                seed=seed,
-                on_progress=on_progress,
-            )
-        if trials.stopped_because == "interrupted":
-            raise KeyboardInterrupt
-        return Part(knob, trials, tuple(passages))
+    def left_s() -> float:
+        return total_s - (time.monotonic() - begun_s)
 
-    both = (OURS, STANDARD)
-    loads_by_way: dict[object, list[Load]] = {way: [usual._replace(way=way)] for way in (*WAYS, PROCESSES)}
-    by_threads: dict[object, list[Load]] = {
-        count: [usual._replace(way=way, producers=count, consumers=count) for way in both]
-        for count in sorted({*_THREADS, threads})
-    }
-    by_bound: dict[object, list[Load]] = {
-        bound: [usual._replace(way=way, maxsize=bound) for way in both] for bound in sorted({*_BOUNDS, maxsize})
-    }
-    by_shards: dict[object, list[Load]] = {
-        count: [usual._replace(way=SHARDED, shards=count)] for count in sorted({*_SHARDS, shards})
-    }
     parts = (
-        part(WAY, loads_by_way, STANDARD, 0),
-        part(THREADS, by_threads, condition_name(THREADS, OURS, threads), 3),
-        part(BOUND, by_bound, condition_name(BOUND, OURS, maxsize), 2),
-        part(SHARDS, by_shards, condition_name(SHARDS, SHARDED, 1), 1),
+        _part(WAY, _by_way(usual), STANDARD, items, few, _WAYS_SHARE * total_s, measuring),
+        _part(THREADS, _by_threads(usual), condition_name(THREADS, OURS, threads), few, few, left_s() / 3, measuring),
+        _part(BOUND, _by_bound(usual), condition_name(BOUND, OURS, maxsize), few, few, left_s() / 2, measuring),
+        _part(SHARDS, _by_shards(usual), condition_name(SHARDS, SHARDED, 1), few, few, left_s(), measuring),
     )
-    short = sum(one.trials.blocks < _MIN_BLOCKS for one in parts)
+    short = sum(one.trials.blocks < MIN_BLOCKS for one in parts)
     notes = [
         f"a trial is {items:,} items by way, and {few:,} of {PROCESSES} and in the other measurements; {threads} producers and "
         f"{threads} consumers, maxsize {maxsize:,}, {shards} shards, unless that is varied",
@@ -148,6 +105,42 @@ def run(
             "seed": seed,
         },
     ).kept_in(data_dir)
+
+
+_Loads = dict[object, list[Load]]
+
+
+def _part(knob: str, loads: _Loads, baseline: str, items: int, few: int, budget_s: float, measuring: Measuring) -> Part:
+    """Measure what one knob changes: every value with its loads, ``few`` items where they go between processes."""
+    passages: list[Passage] = []
+    with contextlib.ExitStack() as stack:
+        conditions = []
+        for value, load in ((value, load) for value, ones in loads.items() for load in ones):
+            run = partial(pass_through, load, items)
+            if load.way == PROCESSES:
+                run = partial(stack.enter_context(QueueProcesses(load)).pass_through, few)
+            factors = {"way": load.way, "knob": knob, "setting": str(value)}
+            conditions.append(Condition(condition_name(knob, load.way, value), partial(_rate, run, passages), factors))
+        trials = measuring.measured(conditions, baseline, budget_s)
+    return Part(knob, trials, tuple(passages))
+
+
+def _by_way(usual: Load) -> _Loads:
+    return {way: [usual._replace(way=way)] for way in (*WAYS, PROCESSES)}
+
+
+def _by_threads(usual: Load) -> _Loads:
+    counts = sorted({*_THREADS, usual.producers})
+    return {count: [usual._replace(way=way, producers=count, consumers=count) for way in _BOTH] for count in counts}
+
+
+def _by_bound(usual: Load) -> _Loads:
+    bounds = sorted({*_BOUNDS, usual.maxsize})
+    return {bound: [usual._replace(way=way, maxsize=bound) for way in _BOTH] for bound in bounds}
+
+
+def _by_shards(usual: Load) -> _Loads:
+    return {count: [usual._replace(way=SHARDED, shards=count)] for count in sorted({*_SHARDS, usual.shards})}
 
 
 def _rate(run: Callable[[], Passage], passages: list[Passage]) -> float:
