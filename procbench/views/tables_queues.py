@@ -21,7 +21,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
             "varied": row["knob"],
             "setting": "" if row["knob"] == "way" else row["setting"],
             "way": row["way"],
-            "thousand items/s": with_interval(row["median"] / 1000, row["low"] / 1000, row["high"] / 1000, 0),
+            "thousand/s": with_interval(row["median"] / 1000, row["low"] / 1000, row["high"] / 1000, 0),
             "times as many": with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
             "verdict": row["verdict"],
         }
@@ -38,11 +38,11 @@ def served(table: pd.DataFrame) -> pd.DataFrame:
         row["way"]: {
             "mean wait (ms)": _ms(row["mean_wait_s"]),
             "p99 wait (ms)": _ms(row["p99_wait_s"]),
-            "Jain's index": f"{row['evenness']:.3f}",
-            "least-served (%)": with_interval(
+            "Jain": f"{row['evenness']:.3f}",
+            "least (%)": with_interval(
                 100 * row["least_share"], 100 * row["least_share_low"], 100 * row["least_share_high"], 0
             ),
-            "order kept (%)": f"{100 * row['in_order']:.0f}",
+            "in order (%)": f"{100 * row['in_order']:.0f}",
         }
         for row in rows(table)
     }
