@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +113,15 @@ def left_behind(before: Possessions) -> list[str]:
     if now.memory_files > before.memory_files:
         left.append(f"{now.memory_files - before.memory_files} mapped memory files")
     return left
+
+
+@pytest.fixture
+def shaken() -> Iterator[None]:
+    """Have threads change places at nearly every bytecode."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture(autouse=True)

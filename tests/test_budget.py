@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,15 +41,6 @@ from procbench.io.fd_line import PermitLine, Waiter
 from tests.waiting import run_python, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::procbench.errors.DescriptorUsageWarning")
-
-
-@pytest.fixture
-def shaken() -> Iterator[None]:
-    """Threads change places at nearly every bytecode."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_thread(body: Callable[[], object]) -> threading.Thread:

@@ -41,15 +41,6 @@ from tests.waiting import run_python, wait_until
 
 
 @pytest.fixture
-def shaken() -> Iterator[None]:
-    """Threads change places at nearly every bytecode."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.fixture
 def pool() -> Iterator[BufferPool]:
     made = BufferPool(4096, 2)
     yield made

@@ -27,11 +27,9 @@ from procbench.lab.store import Store
 from procbench.views.jupyter import lab_command
 from procbench.views.notebooks import Parameter
 from procbench.views.parameters import asked_parameters
+from tests.command_line import ENVIRONMENT, PROCBENCH, started
 from tests.waiting import SYSTEM_PYTHON, processes_with, run_python, wait_until
 
-HERE = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error"}
-PROCBENCH = (sys.executable, "-m", "procbench")
 PATIENCE_S = 60.0
 VECTORS = ["\x1b[31mred\x1b]0;owned\x07", "[bold red]x[/]", "a\rb\nc", "\u202etxt.exe", "<script>alert(1)</script>"]
 
@@ -50,26 +48,6 @@ def procbench(
     )
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
-
-
-@contextlib.contextmanager
-def started(*arguments: str, cwd: Path, stdin: bytes = b"") -> Iterator[subprocess.Popen[bytes]]:
-    """Run the command line beside the test; killed if the test fails."""
-    (cwd / "stdin").write_bytes(stdin)
-    with (cwd / "stdin").open("rb") as file:
-        child = subprocess.Popen(
-            [*PROCBENCH, *arguments],
-            cwd=cwd,
-            env=ENVIRONMENT,
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    with child:
-        try:
-            yield child
-        finally:
-            child.kill()
 
 
 def read_until(child: subprocess.Popen[bytes], word: bytes) -> bytes:

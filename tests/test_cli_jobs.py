@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,39 +23,18 @@ from procbench.scheduling.commands import each_argument, room_for_arguments, she
 from procbench.views.joblog import HEADER, Job
 from procbench.views.ordering import longest_first, shuffled
 from procbench.views.run_options import size_bytes
+from tests.command_line import ENVIRONMENT, PROCBENCH, started
 from tests.waiting import processes_with, wait_until
 
-HERE = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error"}
-PROCBENCH = (sys.executable, "-m", "procbench", "run")
+RUN = (*PROCBENCH, "run")
 PATIENCE_S = 60.0
 ARGV = (sys.executable, "-c", "import sys; sys.stdout.write(repr(sys.argv[1:]) + chr(10))")
 
 
 def run(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run `procbench run` and return how it ended, whatever the end."""
-    argv = [*PROCBENCH, *arguments]
+    argv = [*RUN, *arguments]
     return subprocess.run(argv, cwd=cwd, env=ENVIRONMENT, input=stdin, capture_output=True, timeout=PATIENCE_S)
-
-
-@contextlib.contextmanager
-def started(*arguments: str, cwd: Path, stdin: bytes) -> Iterator[subprocess.Popen[bytes]]:
-    """Run it beside the test; killed at the end."""
-    (cwd / "stdin").write_bytes(stdin)
-    with (cwd / "stdin").open("rb") as file:
-        child = subprocess.Popen(
-            [*PROCBENCH, *arguments],
-            cwd=cwd,
-            env=ENVIRONMENT,
-            stdin=file,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-    with child:
-        try:
-            yield child
-        finally:
-            child.kill()
 
 
 def logged(path: Path) -> list[Job]:
@@ -161,7 +140,7 @@ def test_kept_output_of_what_ended_is_shown_though_a_signal_ends_the_batch(tmp_p
     """The first never ends by itself: after SIGTERM the second one's output comes, once."""
     code = 'echo "said $0"; touch "$0.ran"; [ $0 = 0 ] && sleep 60; exit 0'
     (tmp_path / "list").write_bytes(numbered(2))
-    argv = [*PROCBENCH, "-k", "--quiet", "--workers", "2", "--joblog", "jobs", "--each", "list", "--", "sh", "-c", code]
+    argv = [*RUN, "-k", "--quiet", "--workers", "2", "--joblog", "jobs", "--each", "list", "--", "sh", "-c", code]
     with subprocess.Popen(argv, cwd=tmp_path, env=ENVIRONMENT, stdout=-1, stderr=-1) as child:
         wait_until(lambda: len(logged(tmp_path / "jobs")) == 1 and (tmp_path / "0.ran").exists(), deadline_s=PATIENCE_S)
         child.send_signal(signal.SIGTERM)
@@ -271,7 +250,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path):
 
     for _ in range(10):
         enough = min(len(logged(tmp_path / "jobs")) + randomly.randrange(1, 4), count)
-        with started(*arguments, cwd=tmp_path, stdin=numbered(count)) as child:
+        with started("run", *arguments, stdout=subprocess.DEVNULL, cwd=tmp_path, stdin=numbered(count)) as child:
             wait_until(functools.partial(has_logged, enough), deadline_s=PATIENCE_S)
             time.sleep(randomly.random() / 100)  # anywhere in the middle of whatever comes next
             child.kill()
@@ -302,7 +281,7 @@ def test_two_hundred_killed_of_five_thousand_are_made_up_for(tmp_path: Path):
 
     hit: set[int] = set()
     log_path, next_at = tmp_path / "jobs", 0
-    with started(*arguments, cwd=tmp_path, stdin=numbered(count)) as child:
+    with started("run", *arguments, stdout=subprocess.DEVNULL, cwd=tmp_path, stdin=numbered(count)) as child:
         while len(hit) < 200 and child.poll() is None:
             if not log_path.exists() or log_path.stat().st_size < next_at:
                 continue
@@ -344,7 +323,7 @@ def test_a_log_of_something_else_is_one_line_and_status_2(tmp_path: Path):
 
 def test_a_job_log_on_a_full_disk_ends_the_batch(tmp_path: Path):
     """R02: a batch whose log cannot be kept says so and stops, and the log holds whole lines."""
-    argv = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *PROCBENCH, "--joblog", "jobs", "true"]
+    argv = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *RUN, "--joblog", "jobs", "true"]
     done = subprocess.run(argv, cwd=tmp_path, env=ENVIRONMENT, input=numbered(2000), capture_output=True, timeout=60)
     assert done.returncode == 1
     assert b"cannot write the job log jobs: " in done.stderr
@@ -397,7 +376,7 @@ def test_commands_wait_for_memory_and_load(tmp_path: Path):
     """With more memory asked for than there is nothing begins, until it is ended; with little asked for, all runs."""
     done = run("--memfree", "1M", "--load", "100000", "touch", cwd=tmp_path, stdin=b"a\n")
     assert (done.returncode, (tmp_path / "a").exists()) == (0, True)
-    with started("--memfree", "900T", "touch", cwd=tmp_path, stdin=b"b\n") as child:
+    with started("run", "--memfree", "900T", "touch", stdout=subprocess.DEVNULL, cwd=tmp_path, stdin=b"b\n") as child:
         threads = Path(f"/proc/{child.pid}/task")
         wait_until(lambda: len(list(threads.iterdir())) > 1, "the worker", PATIENCE_S)
         child.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,14 +29,7 @@ SEEDS = range(20)
 KINDS: dict[str, Make] = {"one line": TaskQueue, "sharded": lambda maxsize: ShardedTaskQueue(maxsize, min(maxsize, 3))}
 PATIENCE_S = 300.0 if FULL else 60.0
 
-
-@pytest.fixture(autouse=True)
-def shaken() -> Iterator[None]:
-    """Threads change places as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("shaken")
 
 
 @pytest.fixture(params=KINDS)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import queue
-import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,15 +18,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from procbench.errors import InvalidInputError, QueueEmptyError, QueueFullError, QueueShutDownError
 from procbench.scheduling.queues import TaskQueue
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def shaken() -> Iterator[None]:
-    """Threads change places as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 class Crowd:

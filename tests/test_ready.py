@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import queue
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +38,6 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now_ns
-
-
-@pytest.fixture
-def shaken() -> Iterator[None]:
-    """Threads change places as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def ready(maxsize: int = 100, ageing_s: float | None = None) -> tuple[PriorityScheduler[Item], Clock]:

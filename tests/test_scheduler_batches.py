@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -39,14 +38,6 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(tmp_path)
     yield made
     made.open()
-
-
-@pytest.fixture
-def switch_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def writes(log: Path, word: str) -> list[str]:
@@ -237,7 +228,7 @@ def test_what_is_cancelled_while_it_is_held_is_not_waited_for(by: str) -> None:
     assert sched.statistics().cancelled == 2
 
 
-def test_graphs_from_many_threads(switch_often: None) -> None:
+def test_graphs_from_many_threads(shaken: None) -> None:
     """60 diamonds from 6 threads with the workers' own threads in between: every task ends once, and in order."""
     diamonds = []
 
@@ -537,7 +528,7 @@ def test_one_that_waits_for_a_worker_to_try_again_is_cancelled(gate: Gate, tmp_p
     assert accounted(sched)
 
 
-def test_cancelling_hits_nobody_else(switch_often: None) -> None:
+def test_cancelling_hits_nobody_else(shaken: None) -> None:
     """400 short commands, each cancelled by another thread at some moment: each ends as done or cancelled, none twice."""
     with scheduler(workers=3) as sched:
         futures = [sched.submit(["true"]) for _ in range(400)]
