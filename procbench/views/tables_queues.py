@@ -18,8 +18,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
 
     found = [
         {
-            "varied": row["knob"],
-            "setting": "" if row["knob"] == "way" else row["setting"],
+            "varied": "way" if row["knob"] == "way" else f"{row['knob']} {row['setting']}",
             "way": row["way"],
             "thousand/s": with_interval(row["median"] / 1000, row["low"] / 1000, row["high"] / 1000, 0),
             "times as many": with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], 2),
@@ -27,7 +26,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in rows(table)
     ]
-    return pd.DataFrame(found).set_index(["varied", "setting", "way"])
+    return pd.DataFrame(found).set_index(["varied", "way"])
 
 
 def served(table: pd.DataFrame) -> pd.DataFrame:
