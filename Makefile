@@ -20,8 +20,9 @@ lab: $(VENV)/.report-ready  ## open JupyterLab on the notebooks
 	$(BIN)/procbench lab $(ARGS)
 
 test: $(VENV)/.test-ready  ## every test, every notebook
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) $(ARGS) || \
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
+	unset PYTHONDONTWRITEBYTECODE; \
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS) || \
+	{ test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 ladder: $(VENV)/.test-ready  ## the queues' ladder with a million items for each of its seeds; takes a while
 	PROCBENCH_LADDER=1 $(BIN)/python -m pytest tests/test_queue_ladder.py $(ARGS)

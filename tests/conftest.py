@@ -1,4 +1,4 @@
-"""After every test, nothing is left: no descriptor, child, memory file or procbench thread that was not there before."""
+"""After every test, nothing is left: no descriptor, child, memory file or thread that was not there before."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 _PATIENCE_S = 5.0
+_LOST = pytest.StashKey[bool]()
+_KEPT_BY_OTHERS = ("Trio thread ", "tqdm_monitor")
+"""Threads that other libraries keep for the next time, by how their names begin."""
 
 # What takes long, in the order in which it starts where tests run side by side; each is marked ``slow``.
-LONG_FILE = "test_queue_ladder.py"
-"""Takes minutes as a whole, and a file's tests run one after the other: it begins before the other files."""
-
 SLOW = (
     "test_every_notebook_says_what_it_said_before",
     "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if place_among_slow(item.nodeid) < len(SLOW):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (place_among_slow(item.nodeid), LONG_FILE not in item.nodeid))
+        items.sort(key=lambda item: place_among_slow(item.nodeid))
 
 
 def pytest_collection_finish() -> None:
@@ -72,6 +72,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return nodeid.partition("::")[0] if place_among_slow(nodeid) == len(SLOW) else nodeid
 
     return SlowTestsAndFiles(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Remember that a worker was lost: the tests that it still had were not run, and the run is no mere failure."""
+    if error:
+        node.config.stash[_LOST] = True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say by the exit status that tests were not run, so that to run again what failed is not taken for the whole."""
+    if session.config.stash.get(_LOST, False):
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 class Possessions(NamedTuple):
@@ -99,7 +112,7 @@ def possessions() -> Possessions:
             children.update(map(int, path.read_text().split()))
         except OSError:
             continue  # the thread ended meanwhile
-    threads = {f"{t.name}#{t.ident}" for t in threading.enumerate() if t.name.startswith("procbench")}
+    threads = {f"{t.name}#{t.ident}" for t in threading.enumerate() if not t.name.startswith(_KEPT_BY_OTHERS)}
     memory_files = Path("/proc/self/maps").read_bytes().count(b"/memfd:")
     return Possessions(frozenset(fds), frozenset(children), frozenset(threads), memory_files)
 

@@ -151,7 +151,7 @@ def test_a_template_gives_each_command_its_arguments_and_expectations_go_to_who_
 def test_the_bad_batches_are_found_out():
     """Those of the eight that other load on the machine does not hide; the benchmark proves all of them."""
     for case in cases(0.5):
-        if case.name in {"tiny tasks", "waiting", "small pipes", "one CPU"}:
+        if case.name in {"tiny tasks", "small pipes", "one CPU"}:
             assert case.rule in [one.rule for one in case.analyzed()[:2]], case.name
 
 

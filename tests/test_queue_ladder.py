@@ -75,7 +75,7 @@ def crowd_through(
     def consume(number: int) -> None:
         mine = taken[number]
         try:
-            while True:
+            while len(mine) <= total:  # who gets more has seen the fault, and must not fill the memory
                 if batch == 1:
                     mine.append(q.get(timeout=PATIENCE_S))
                 else:
@@ -315,11 +315,15 @@ class LosesPermits(TaskQueue[Any]):
 
 
 class Doubles(TaskQueue[Any]):
-    """A get that looks first and takes then."""
+    """A get that looks first and takes then, once."""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self._doubling = iter([True])
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         item = super().get(block, timeout)
-        if item[1] == 150:
+        if item[1] == 150 and next(self._doubling, False):
             self._append(item)
         return item
 

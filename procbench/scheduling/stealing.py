@@ -212,7 +212,8 @@ class WorkStealingScheduler:
             self._serving.end(future, future.last)
             self._sleepers.wake_one()  # that may have been what the workers stayed for
             return True
-        any(worker.stop_one(future, kill=kill) for worker in self._workers)
+        if any(worker.stop_one(future, kill=kill) for worker in self._workers):
+            return True
         return not future.done()  # one that no worker runs waits for its next attempt, which it shall not have
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
