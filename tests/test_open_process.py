@@ -32,6 +32,7 @@ from procbench.errors import (
 )
 from procbench.io.io_pools import BufferSizes
 from procbench.io.reactor import READ, Reactor
+from procbench.io.streams import ReadStream
 from tests.loops import MOUTH, PYTHON, end_processes_with, in_loop, lent, until
 from tests.waiting import ROOT, long_sleep, processes_with
 
@@ -417,6 +418,46 @@ def test_wait_reads_no_more_than_the_cap() -> None:
             assert stdout.total_bytes < 100_000 + 16 * 4096
             process.kill()
             assert await waiting == -9
+
+    in_loop(scenario)
+
+
+@pytest.mark.parametrize("way", ["read", "readexactly", "readuntil", "readline", "lines", "read_into"])
+def test_wait_goes_on_once_there_is_room_under_the_cap(way: str) -> None:
+    """Whatever is taken from what wait() read ahead, and served from memory alone, makes room for more."""
+    cap, line = 256 * 1024, b"x" * 1023 + b"\n"
+    code = f"import sys; sys.stdout.buffer.write({line!r} * 512)"  # twice the cap
+
+    async def take(stdout: ReadStream) -> int:
+        taken = 0
+        if way == "read_into":
+            return await stdout.read_into(bytearray(cap))
+        if way == "lines":
+            async for one in stdout:
+                taken += len(one)
+                if taken >= cap:
+                    break
+        while taken < cap:
+            call = {
+                "read": lambda: stdout.read(cap),
+                "readexactly": lambda: stdout.readexactly(cap),
+                "readuntil": lambda: stdout.readuntil(b"\n"),
+                "readline": stdout.readline,
+            }[way]
+            taken += len(await call())
+        return taken
+
+    async def scenario() -> None:
+        async with open_process([*PYTHON, code], stdout=PIPE, max_output_bytes=cap) as process:
+            stdout = process.stdout
+            assert stdout is not None
+            waiting = asyncio.ensure_future(process.wait())
+            await until(lambda: stdout.total_bytes >= cap)
+            await stdout.readline()  # from here on lines are cut, and wait for who takes them
+            taken = await take(stdout)
+            assert taken >= cap - len(line)
+            assert await waiting == 0
+            assert len(await stdout.read(-1)) == 512 * len(line) - len(line) - taken
 
     in_loop(scenario)
 

@@ -109,7 +109,7 @@ class Source:
         return None if chunk is None else len(chunk)
 
     def more_often(self, until_bytes: int | None = None) -> int | None:
-        """Read a few chunks; return 0 at the end."""
+        """Read a few chunks, or until there are so many bytes beside the lines; return 0 at the end."""
         count: int | None = None
         for _ in range(READS_AT_ONCE):
             count = self.more()

@@ -8,6 +8,7 @@ something, and the coroutine goes on once, when it has what it wanted.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ class ReadStream:
         self._unread = self._source.unread
         self._batching = False
         self._ahead = False  # whether to read what nobody asks for,
-        self._ahead_bytes: int | None = None  # and how much of it at most
+        self._ahead_bytes: int | None = None  # how much of it at most,
+        self._ahead_after: float = math.inf  # and where that was read, how much of it must be taken before it goes on
         watch.add(self)
 
     @property
@@ -85,9 +87,9 @@ class ReadStream:
         if n < 0:
             self._unread.join()
             await self._until(lambda: self._source.more_often() == 0)
-            return self._unread.take()
+            return self._take()
         if not n or self._unread:
-            return self._unread.take(n)
+            return self._take(n)
         chunk: bytes | None = None
 
         def step() -> bool:
@@ -115,8 +117,8 @@ class ReadStream:
         data = self._unread.join()
         await self._until(lambda: len(data) >= n or self._source.more_often(n) == 0 or len(data) >= n)
         if len(data) < n:
-            raise asyncio.IncompleteReadError(self._unread.take(n), n)
-        return self._unread.take(n)
+            raise asyncio.IncompleteReadError(self._take(n), n)
+        return self._take(n)
 
     async def readuntil(self, separator: bytes = LINE_END, *, limit_bytes: int | None = None) -> bytes:
         """Return everything up to the separator, with it.
@@ -157,8 +159,8 @@ class ReadStream:
         if limit_bytes is not None and end > limit_bytes:
             raise LineTooLongError(limit_bytes, bytes(data[:limit_bytes]))
         if found < 0:
-            raise asyncio.IncompleteReadError(self._unread.take(), None)
-        return self._unread.take(end)
+            raise asyncio.IncompleteReadError(self._take(), None)
+        return self._take(end)
 
     async def readline(self, *, limit_bytes: int | None = None) -> bytes:
         """Return a line with its end; without one only at the end of everything, and ``b""`` after that.
@@ -178,7 +180,10 @@ class ReadStream:
         if not lines:
             self._enter()
             await self._until(self._source.split_more)
-        return lines.popleft() if lines else b""
+        line = lines.popleft() if lines else b""
+        if self._ahead:
+            self._was_taken(len(line))
+        return line
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.lines()
@@ -190,7 +195,10 @@ class ReadStream:
         lines = self._unread.lines
         while True:
             while lines:
-                yield lines.popleft()
+                line = lines.popleft()
+                if self._ahead:
+                    self._was_taken(len(line))
+                yield line
             self._enter()
             await self._until(self._source.split_more)
             if not lines:
@@ -208,7 +216,7 @@ class ReadStream:
         self._enter()
         with memoryview(buffer) as given, given.cast("B") as view:
             if not view.nbytes or self._unread:
-                data = self._unread.take(view.nbytes)
+                data = self._take(view.nbytes)
                 view[: len(data)] = data
                 return len(data)
             count: int | None = None
@@ -298,11 +306,30 @@ class ReadStream:
         """Read what nobody has asked for, if that is to be, and see to it that it goes on."""
         if not self._ahead or self._intake.fd < 0 or self._intake.keep is not None or self._busy():
             return
-        data, most = self._unread.join(), self._ahead_bytes
-        if most is None or len(data) < most:
-            self._source.more_often(most)
-            this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
-            self._turnstile.arm(lambda: _go_ahead(this))
+        until_bytes = None
+        if self._ahead_bytes is not None:
+            room = self._ahead_bytes - self._unread.count()
+            if room <= 0:
+                # Half of it: to look after each line that is taken would cost a look at all the others.
+                self._ahead_after = self._ahead_bytes // 2 - room
+                return
+            until_bytes = len(self._unread.data) + room
+        self._ahead_after = math.inf
+        self._source.more_often(until_bytes)
+        this = weakref.ref(self)  # the reactor must not keep what everybody else has forgotten
+        self._turnstile.arm(lambda: _go_ahead(this))
+
+    def _take(self, count: int | None = None) -> bytes:
+        data = self._unread.take(count)
+        if self._ahead:
+            self._was_taken(len(data))
+        return data
+
+    def _was_taken(self, count: int) -> None:
+        """Read ahead again, where that had to stop and there is room now."""
+        self._ahead_after -= count
+        if self._ahead_after <= 0:
+            self.go_ahead()
 
     def drains_no_longer(self) -> None:
         """Take an empty pipe for the end: the child has ended, and the drain's grace is over."""

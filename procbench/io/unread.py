@@ -27,6 +27,10 @@ class Unread:
     def __bool__(self) -> bool:
         return bool(self.lines or self.data)
 
+    def count(self) -> int:
+        """Return how many bytes there are. Costs a look at each line."""
+        return sum(map(len, self.lines)) + len(self.data)
+
     def join(self) -> bytearray:
         """Make bytes of the lines again, and return all bytes."""
         if self.lines:

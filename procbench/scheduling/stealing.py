@@ -207,14 +207,15 @@ class WorkStealingScheduler:
         """
         if future.cancel():
             return True
+        if future.done():
+            return False
         future.unwanted = True
         if self._held.later.remove(future) and future.last is not None:
             self._serving.end(future, future.last)
             self._sleepers.wake_one()  # that may have been what the workers stayed for
             return True
-        if any(worker.stop_one(future, kill=kill) for worker in self._workers):
-            return True
-        return not future.done()  # one that no worker runs waits for its next attempt, which it shall not have
+        any(worker.stop_one(future, kill=kill) for worker in self._workers)
+        return True  # one that no worker runs waits for its next attempt, which it shall not have
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
         """Move a task that waits in the global order into another class, where it keeps its age.
