@@ -444,6 +444,40 @@ print("ok")
     assert said == "ok"
 
 
+def test_a_budget_is_of_use_in_a_fork_whoever_held_its_locks() -> None:
+    """A thread that waits, or holds a lock at the moment of the fork, is not in the child; who asks there is served."""
+    said = run_python("""
+import os, signal, threading, warnings
+from procbench.io.budget import DescriptorBudget
+warnings.simplefilter("ignore", DeprecationWarning)         # forking with threads is what this is about
+budget = DescriptorBudget(3)
+budget.acquire(2)
+waits = threading.Thread(target=budget.acquire, args=(2,), kwargs={"warn": False})
+waits.start()
+while not budget.waiting: pass
+held, go = threading.Event(), threading.Event()
+def hold():
+    with budget._lock, budget._line._lock:
+        held.set()
+        go.wait()
+holds = threading.Thread(target=hold)
+holds.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    budget.acquire(1, warn=False)                           # the one that waits for two is not there to be overtaken
+    budget.release(3)
+    os._exit(budget.statistics().in_use + budget.waiting)
+go.set()
+holds.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), budget.waiting)
+budget.release(2)
+waits.join()
+""")
+    assert said == "0 1"
+
+
 def test_a_changed_limit_is_followed() -> None:
     """setrlimit(2) by the user: a raised limit lets those through who wait; a lowered one makes them wait, not for ever."""
     said = run_python(

@@ -483,6 +483,23 @@ def test_after_a_cancelled_wait_nothing_is_read_ahead() -> None:
     in_loop(scenario)
 
 
+def test_every_result_has_the_file_of_what_went_over_the_cap() -> None:
+    """Two who ask are given one file, whole; it is not lost with the result that somebody threw away."""
+
+    async def scenario() -> None:
+        async with open_process(
+            ["sh", "-c", "printf 0123456789"], stdout=KEEP, max_output_bytes=4, overflow="spool"
+        ) as process:
+            await process.result()
+            over = (await process.result()).stdout_over
+            assert over is not None
+            assert over.file is not None
+            with over.file as file:
+                assert file.read() == b"0123456789"
+
+    in_loop(scenario)
+
+
 def test_many_may_wait() -> None:
     """Several coroutines wait for one child, and each learns its status."""
 

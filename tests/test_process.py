@@ -18,6 +18,8 @@ import pytest
 
 from procbench import run
 from procbench.errors import CommandFailedError, CommandTimeoutError, InvalidInputError, ProgramNotFoundError
+from procbench.io import course
+from procbench.io.contained import Contained
 from procbench.io.order import Limits, Order
 from procbench.io.pipes import Pipes
 from procbench.io.results import RunResult
@@ -516,6 +518,26 @@ def test_descendants_have_the_whole_grace_to_end(tmp_path: Path) -> None:
         run(["bash", "-c", script], cwd=tmp_path, timeout=1, kill_grace_s=30)
     assert (tmp_path / "ready").exists()
     assert (tmp_path / "done").exists()
+
+
+def test_a_child_that_outlived_its_end_is_reaped_with_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the kernel kept from dying by SIGKILL is no zombie for ever."""
+    send = Contained.signal
+    monkeypatch.setattr(course, "ABANDON_AFTER_S", 0.0)
+    monkeypatch.setattr(Contained, "signal", lambda held, number: number == signal.SIGKILL or send(held, number))
+    with pytest.raises(CommandTimeoutError):
+        run(["sh", "-c", "trap '' TERM; read forever"], stdin=(pipe := os.pipe())[0], timeout=0.2, kill_grace_s=0.1)
+    assert len(course._abandoned) == 1
+    pid = next(iter(course._abandoned))
+    run(["true"])
+    assert course._abandoned == {pid}  # it lives
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    run(["true"])
+    assert not course._abandoned
+    assert not Path(f"/proc/{pid}").exists()
+    for end in pipe:
+        os.close(end)
 
 
 def test_an_interrupt_while_the_end_is_being_noted_is_no_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

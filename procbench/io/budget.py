@@ -95,6 +95,7 @@ class DescriptorBudget:
         self._lock = threading.RLock()
         self._refused = 0
         self._line = PermitLine(0, beyond=self._follows)
+        _budgets.add(self)
         if limit is None:
             limit = soft_limit()
             self._others = count_without_proc(limit) if (count := count_open()) is None else count
@@ -287,6 +288,11 @@ class DescriptorBudget:
         for keeper in keepers:
             keeper.clean_up(0)
 
+    def _go_on_in_fork(self) -> None:
+        """Be of use in a forked child: whoever held a lock or waited is not there. What was out still is, for it is open too."""
+        self._lock = threading.RLock()
+        self._line.go_on_in_fork()
+
     # --- the limit ----------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
@@ -331,7 +337,16 @@ class DescriptorBudget:
 
 
 _shared: dict[str, DescriptorBudget] = {}
-os.register_at_fork(after_in_child=_shared.clear)
+_budgets: weakref.WeakSet[DescriptorBudget] = weakref.WeakSet()
+
+
+def _go_on_in_fork() -> None:
+    _shared.clear()
+    for budget in list(_budgets):
+        budget._go_on_in_fork()
+
+
+os.register_at_fork(after_in_child=_go_on_in_fork)
 
 
 def shared_budget() -> DescriptorBudget:

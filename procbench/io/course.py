@@ -38,6 +38,9 @@ _SECOND_NS = 1_000_000_000
 NO_PIPES: Final = Pipes()
 """What most children have, so it is not made anew for each."""
 
+_abandoned: Final[set[int]] = set()
+"""Children that did not die by SIGKILL in time: zombies of this process some day, which nobody else will reap."""
+
 
 class Reaper:
     """wait4(2) into memory that is kept, for who reaps many children one after the other. Not thread-safe."""
@@ -122,6 +125,8 @@ class Course:
         self._starter = starter
         self._started_ns = started_ns
         self._permits = permits
+        if _abandoned:
+            _abandoned.discard(child.pid)  # somebody else has reaped that one, and its number is this one's
         if limits.timeout is not None:
             self.deadline_s = started_ns / _SECOND_NS + limits.timeout
 
@@ -207,6 +212,10 @@ class Course:
         oom_kills = 0 if limiter is None else limiter.ends(pid)
         self.reaped = True
         self.returncode = self._starter.reaper.reap(pid)
+        if _abandoned:
+            _reap_abandoned()
+        if self.phase == "abandoned" and self.returncode is None:
+            _abandoned.add(pid)
         if (
             self.returncode is not None and self.returncode < 0 and self.phase is None
         ):  # otherwise the signal may be ours
@@ -277,3 +286,14 @@ class Course:
             self.contained.level,
             self.survivors,
         )
+
+
+def _reap_abandoned() -> None:
+    """Reap those that have died meanwhile. One that somebody else has reaped, or another process begun, is forgotten."""
+    for pid in tuple(_abandoned):
+        try:
+            over = os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            over = True
+        if over:
+            _abandoned.discard(pid)

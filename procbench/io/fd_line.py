@@ -142,6 +142,12 @@ class PermitLine:
         if self.leave(waiter):
             self.give_back(waiter.count, lasting=waiter.lasting)
 
+    def go_on_in_fork(self) -> None:
+        """Forget who waited, and the lock that another thread may have held: a forked child has neither."""
+        self._lock = threading.RLock()
+        self._waiters.clear()
+        self._matching = False
+
     def _match(self) -> None:
         """Serve those who wait, under the lock."""
         if self._matching:

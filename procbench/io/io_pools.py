@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, fields
 from typing import Final
 
-from procbench.errors import InvalidInputError
+from procbench.errors import BufferInUseError, InvalidInputError
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool, BufferPoolStatistics
 
 _DEFAULT_BUFFERS = 256
@@ -80,8 +80,11 @@ class IoPool:
         """Give the memory back. Harmless when called twice.
 
         Raises:
-            BufferInUseError: Buffers are out; those of the other kind may be gone already.
+            BufferInUseError: Buffers are out; nothing is given back, unless they were lent this very moment.
         """
+        for pool in (self.read, self.write):
+            if out := pool.statistics().in_use:
+                raise BufferInUseError(f"{out} buffers of {pool.name} are out; release them, and close the pool again")
         self.read.close()
         self.write.close()
 
@@ -135,9 +138,10 @@ class IoPools:
             BufferInUseError: Buffers are out; the pool stays.
         """
         pool = self.find(name)
-        pool.close()
-        with self._lock:
-            self._pools.pop(name, None)
+        with self._lock:  # so that nobody finds it, or makes another of its name, while it is being closed
+            pool.close()
+            if self._pools.get(name) is pool:
+                del self._pools[name]
 
 
 IO_POOLS: Final = IoPools()

@@ -83,7 +83,7 @@ class Keep:
         return self._kept.getvalue()
 
     def take_file(self) -> BinaryIO | None:
-        """Return the file that holds everything, at its beginning, once; the caller closes it. ``None`` if there is none."""
+        """Return the file that holds everything, the same one each time; the caller closes it. ``None`` if there is none."""
         return None
 
     def _copy(self, piece: memoryview) -> None:
@@ -199,11 +199,9 @@ class _Spool(_Beginning):
         return self.error is not None
 
     def take_file(self) -> BinaryIO | None:
-        file, self._file = self._file, None
-        if file is not None and self._close is not None:
-            self._close.detach()
-            file.seek(0)
-        return file
+        if self._file is not None and self._close is not None and self._close.detach() is not None:
+            self._file.seek(0)
+        return self._file
 
 
 _KINDS: Final = {kind.overflow: kind for kind in (_Beginning, _Ring, _Spool, _BeginningOnly)}

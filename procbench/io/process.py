@@ -154,7 +154,10 @@ class Process:
         return self._watch.kept()
 
     async def result(self) -> RunResult:
-        """Wait for the child's end and return how it ended and what it cost, with what was kept of its output."""
+        """Wait for the child's end and return how it ended and what it cost, with what was kept of its output.
+
+        Each call returns the same; a file that holds what went over the cap is one, and closed once.
+        """
         await self._milestones.finished.wait()
         return RunResult(*self._watch.fields())
 
@@ -176,6 +179,8 @@ class Process:
 
     async def end(self) -> None:
         """End the child and all that it started: SIGTERM, ``kill_grace_s`` later SIGKILL. Returns when they are gone.
+
+        What a child that has exited by itself left behind is left alone.
 
         If this is cancelled, they are killed at once, and it still returns only when they are gone.
         """
