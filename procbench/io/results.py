@@ -175,7 +175,7 @@ def maker(kind: type[T]) -> Callable[..., T]:
         kind: The class.
     """
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    store = dataclasses.make_dataclass("store", names).__init__
+    store = vars(dataclasses.make_dataclass("store", names))["__init__"]
     # Both, or attributes are still stored by way of a look for what the base says to each.
     plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
     own = {"__slots__": kind.__slots__, "__init__": store, **plain}  # type: ignore[attr-defined]

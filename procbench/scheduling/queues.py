@@ -398,7 +398,7 @@ class TaskQueue(Generic[T]):
 
     def _let_in(self, items: Sequence[T], permits: list[bool]) -> int:
         """Put items in, one for each permit; return how many stayed in, from the first on: all, unless it was shut down."""
-        if fresh := sum(permits):
+        if fresh := len(permits) - permits.count(False):
             self._peak.add(fresh)
         entries: list[Any] = list(items)
         first = self._entered.add(len(entries))
