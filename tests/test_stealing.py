@@ -248,22 +248,25 @@ def test_shutdown_may_cancel_what_waits(gate: Gate) -> None:
     assert (s.submitted, s.succeeded, s.cancelled, s.queued, s.running) == (32, 2, 30, 0, 0)
 
 
-def test_five_hundred_waiting_tasks_hold_no_end_up(gate: Gate) -> None:
-    """L25: each is cancelled once, in two seconds at most, and the workers are gone."""
-    sched = WorkStealingScheduler(RunSettings(workers=2))
-    running = [sched.submit(gate.argv) for _ in range(2)]
-    gate.wait_for(2)
-    waiting = [sched.submit(["true"]) for _ in range(500)]
-    gate.open()
-    begun_s = time.monotonic()
-    sched.shutdown(cancel_futures=True)
-    took_s = time.monotonic() - begun_s
-    ran = sum(not future.cancelled() for future in waiting)  # the workers are at it from the moment the gate opens
-    s = sched.statistics()
-    assert (s.submitted, s.succeeded, s.cancelled, s.queued, s.running) == (502, 2 + ran, 500 - ran, 0, 0)
-    assert all(future.done() for future in (*running, *waiting))
-    assert not any(worker.thread and worker.thread.is_alive() for worker in sched._workers)
-    assert took_s <= 2 or ran > 100  # a machine that stood still is no promise that was broken
+def test_five_hundred_waiting_tasks_hold_the_end_up_for_two_seconds_at_most(tmp_path: Path) -> None:
+    """L25: each is cancelled once, what ran has come to its end, and the workers are gone."""
+    took_s: list[float] = []
+    while not took_s or (min(took_s) > 2 and len(took_s) < 3):  # a machine that does other things is given three tries
+        (tmp_path / str(len(took_s))).mkdir()
+        gate, sched = Gate(tmp_path / str(len(took_s))), WorkStealingScheduler(RunSettings(workers=2))
+        running = [sched.submit(gate.argv) for _ in range(2)]
+        gate.wait_for(2)
+        waiting = [sched.submit(["true"]) for _ in range(500)]
+        gate.open()
+        begun_s = time.monotonic()
+        sched.shutdown(cancel_futures=True)
+        took_s.append(time.monotonic() - begun_s)
+        ran = sum(not future.cancelled() for future in waiting)  # some may, from the moment at which the gate opens
+        s = sched.statistics()
+        assert (s.submitted, s.succeeded, s.cancelled, s.queued, s.running) == (502, 2 + ran, 500 - ran, 0, 0)
+        assert all(future.done() for future in (*running, *waiting))
+        assert not any(worker.thread and worker.thread.is_alive() for worker in sched._workers)
+    assert min(took_s) <= 2
 
 
 @pytest.mark.parametrize("kill", [False, True])
