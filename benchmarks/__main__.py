@@ -10,10 +10,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import makespan, monitoring, placing, pools, queues, spawning, streams, transfer, trends
+from benchmarks import arguments, makespan, monitoring, placing, pools, queues, spawning, streams, transfer, trends
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
+    "arguments": lambda options: arguments.report(options.rounds, options.workers[:1]),
     "placing": lambda options: placing.report(options.rounds, options.count, options.workers),
     "transfer": lambda options: transfer.report(options.rounds),
     "pools": lambda options: pools.report(options.rounds),

@@ -2,14 +2,20 @@
 
 The commands are real CPU work with Pareto-distributed lengths, the longest four fifths of ``T1 / P``. Every round has them in
 a new order, the same for all ways; in each round they run one at a time too, which says what T1 and T∞ are.
+
+Who keeps the order cannot do better than list scheduling does: the next command goes to whoever is free first. So each round's
+order is computed through, with the lengths that the commands had one at a time, and with those that they had among others,
+which is more where CPUs share a core. What is left is what handing out costs.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 import statistics
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from procbench.cpu.topology import usable_workers
 from procbench.experiments.makespan import LONGEST_SHARE, skewed
@@ -23,6 +29,24 @@ ALONE = "one at a time"
 MOST = {LONGEST_FIRST: 1.10, STEALING: 1.20}  # times the bound
 FASTER = {STATIC: 1.3}  # times as fast as this is longest first
 ORDER = (LONGEST_FIRST, STEALING, SHARED, STATIC)
+DRAWN_ORDERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    Attributes:
+        bound_s: The least that the batch can take.
+        seconds: What each way took.
+        in_order_s: What list scheduling in this round's order takes, with the lengths that commands have one at a time.
+        among_others_s: The same with the lengths that they had when work stealing ran them.
+    """
+
+    bound_s: float
+    seconds: dict[str, float]
+    in_order_s: float
+    among_others_s: float
 
 
 def report(rounds: int, tasks: int = TASKS, mean_s: float = MEAN_S) -> None:
@@ -36,22 +60,51 @@ def report(rounds: int, tasks: int = TASKS, mean_s: float = MEAN_S) -> None:
         walls_s = whole(ways[ALONE](batch), tasks).walls_s
         batch = [replace(task, expected_s=wall_s) for task, wall_s in zip(batch, walls_s, strict=True)]
         measured = [one_round(ways, batch, workers) for _ in range(rounds)]
-    bound_s = statistics.median(bound for bound, _ in measured)
+    bound_s = statistics.median(one.bound_s for one in measured)
     print(f"\n{tasks} commands, the longest {LONGEST_SHARE:.0%} of T1/P, {workers} workers: bound {bound_s:.3g} s")
     for way in ORDER:
-        ratios = [seconds[way] / bound for bound, seconds in measured]
+        ratios = [one.seconds[way] / one.bound_s for one in measured]
         _show(ratios, f"times the bound: {way}", at_most=MOST.get(way))
     for way in ORDER[1:]:
-        ratios = [seconds[way] / seconds[LONGEST_FIRST] for _, seconds in measured]
+        ratios = [one.seconds[way] / one.seconds[LONGEST_FIRST] for one in measured]
         _show(ratios, f"times as fast: {LONGEST_FIRST} against {way}", at_least=FASTER.get(way))
+    print("  what the order allows")
+    _show([one.in_order_s / one.bound_s for one in measured], "times the bound: list scheduling in each round's order")
+    _show([one.among_others_s / one.bound_s for one in measured], "the same, with the lengths among others")
+    _show([one.seconds[STEALING] / one.among_others_s for one in measured], f"times that: {STEALING}")
+    drawn = sorted(drawn_orders(walls_s, workers))
+    most = MOST[STEALING]
+    print(
+        f"  {statistics.median(drawn):6.2f} [{drawn[len(drawn) // 4]:.2f}, {drawn[-1 - len(drawn) // 4]:.2f}]  times the bound: "
+        f"list scheduling in {len(drawn):,} orders; {sum(one <= most for one in drawn) / len(drawn):.0%} of them <= {most:g}"
+    )
 
 
-def one_round(ways: dict[str, RunTasks], batch: list[ProcessTask], workers: int) -> tuple[float, dict[str, float]]:
-    """Run the batch every way, in one new order of its commands; return the bound and each way's seconds."""
+def list_scheduled_s(walls_s: Sequence[float], workers: int) -> float:
+    """Return what commands of these lengths take if, in this order, each goes to the worker that is free first, at no cost."""
+    free_at_s = [0.0] * workers
+    for wall_s in walls_s:
+        heapq.heapreplace(free_at_s, free_at_s[0] + wall_s)
+    return max(free_at_s)
+
+
+def drawn_orders(walls_s: Sequence[float], workers: int, orders: int = DRAWN_ORDERS) -> list[float]:
+    """Return how many times the bound list scheduling takes, in so many random orders."""
+    bound_s = max(sum(walls_s) / workers, *walls_s)
+    return [list_scheduled_s(random.sample(walls_s, len(walls_s)), workers) / bound_s for _ in range(orders)]
+
+
+def one_round(ways: dict[str, RunTasks], batch: list[ProcessTask], workers: int) -> Round:
+    """Run the batch every way, in one new order of its commands."""
     tasks = random.sample(batch, len(batch))
     ended = {name: whole(ways[name](tasks), len(tasks)) for name in random.sample(list(ways), len(ways))}
     walls_s = ended.pop(ALONE).walls_s
-    return max(sum(walls_s) / workers, *walls_s), {name: one.seconds for name, one in ended.items()}
+    return Round(
+        bound_s=max(sum(walls_s) / workers, *walls_s),
+        seconds={name: one.seconds for name, one in ended.items()},
+        in_order_s=list_scheduled_s(walls_s, workers),
+        among_others_s=list_scheduled_s(ended[STEALING].walls_s, workers),
+    )
 
 
 def whole(ended: TimedBatch, tasks: int) -> TimedBatch:

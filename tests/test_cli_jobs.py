@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from procbench.scheduling.commands import each_argument, room_for_arguments, shell_line, some_arguments
+from procbench.scheduling.commands import each_argument, some_arguments
+from procbench.scheduling.grouping import room_for_arguments
+from procbench.scheduling.shown import shell_line
 from procbench.views.joblog import HEADER, Job
 from procbench.views.ordering import longest_first, shuffled
 from procbench.views.run_options import size_bytes
@@ -230,6 +232,44 @@ def test_a_job_log_says_how_each_command_ended(tmp_path: Path):
 
 def _seq(job: Job) -> int:
     return job.seq
+
+
+@pytest.mark.skipif(not shutil.which("parallel"), reason="GNU parallel is what it is compared with")
+@pytest.mark.parametrize("option", ["--resume", "--resume-failed"])
+@pytest.mark.parametrize("torn", [0, 1, 8, 60])
+def test_what_runs_again_is_what_gnu_parallel_runs_again(tmp_path: Path, option: str, torn: int):
+    """Q09: the same batch, log and longer list by both; with a torn last line its command runs here at least when there."""
+    code = 'echo "$0" >> "$1"; exit $(($0 % 3))'
+    again: dict[str, list[int]] = {}
+    for tool in ("parallel", "procbench"):
+        ran = tmp_path / f"{tool}.ran"
+        log = ("--joblog", f"{tool}.log")
+        command = ("sh", "-c", code, "{}", str(ran))
+
+        def of(*options: str, tool: str = tool, command: tuple[str, ...] = command, count: int) -> None:
+            lines = b"".join(b"%d\n" % number for number in range(1, count + 1))
+            if tool == "procbench":
+                run("--quiet", "--workers", "1", *options, "--", *command, cwd=tmp_path, stdin=lines)
+            else:
+                argv = ["parallel", "--will-cite", "-j1", *options, "-q", *command]
+                subprocess.run(argv, cwd=tmp_path, input=lines, check=False, capture_output=True, timeout=60)
+
+        of(*log, count=5)
+        assert ran.read_text().split() == ["1", "2", "3", "4", "5"]
+        if torn:
+            content = (tmp_path / f"{tool}.log").read_bytes()
+            (tmp_path / f"{tool}.log").write_bytes(content[:-torn])
+        ran.unlink()
+        of(*log, option, count=7)
+        again[tool] = sorted(map(int, ran.read_text().split()))
+        ran.unlink()
+        of(*log, "--resume", count=7)
+        assert not ran.exists() or torn
+    if torn:
+        assert set(again["procbench"]) >= {5, 6, 7}
+        assert set(again["procbench"]) >= set(again["parallel"])
+    else:
+        assert again["procbench"] == again["parallel"] == ([6, 7] if option == "--resume" else [1, 2, 4, 5, 6, 7])
 
 
 def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path):

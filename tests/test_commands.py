@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench.errors import InvalidInputError
-from procbench.scheduling.commands import LONGEST_ARGUMENT, command_lines, each_argument, read_batch, without_secrets
+from procbench.scheduling.commands import command_lines, each_argument, read_batch
+from procbench.scheduling.grouping import LONGEST_ARGUMENT
+from procbench.scheduling.shown import without_secrets
 from procbench.views.terminal import one_line
 
 words = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=12)

@@ -12,7 +12,7 @@ import pytest
 
 from procbench import BufferSizes, RunSettings
 from procbench.errors import InvalidInputError
-from procbench.experiments import streams, streams_peers, streams_ways
+from procbench.experiments import measuring, streams, streams_peers, streams_ways
 from procbench.experiments.streams_outcome import (
     BATCHES,
     CHILDREN,
@@ -167,7 +167,7 @@ def test_without_a_compiler_and_other_libraries_they_are_left_out_by_name(monkey
 
 def test_an_interrupt_keeps_what_was_measured(monkeypatch):
     """Ctrl-C in a later measurement ends the run, and what was finished before is kept."""
-    original, calls = streams.measure, []
+    original, calls = measuring.measure, []
 
     def struck(conditions: list[Condition], **how: object):
         calls.append(how)
@@ -179,7 +179,7 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch):
 
         return original([*conditions, Condition("strike", strike)], **how)
 
-    monkeypatch.setattr(streams, "measure", struck)
+    monkeypatch.setattr(measuring, "measure", struck)
     found = streams.run(**SMALL)
     assert [group.varied for group in found.groups] == [CHILDREN, LOOP]
     assert len(calls) == 3

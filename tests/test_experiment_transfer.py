@@ -15,7 +15,7 @@ import pytest
 
 from procbench import RunSettings
 from procbench.errors import InvalidInputError
-from procbench.experiments import transfer, transfer_ways
+from procbench.experiments import measuring, transfer, transfer_ways
 from procbench.experiments.transfer_outcome import FROM_CHILD, TO_CHILD, TransferResult
 from procbench.experiments.words import size_text
 from procbench.io.spawn import Child, spawn
@@ -206,7 +206,7 @@ def test_memory_is_given_back_before_the_next_size(monkeypatch: pytest.MonkeyPat
         return measure(conditions, *args, **how)  # type: ignore[arg-type]
 
     before = Path("/proc/self/maps").read_text().count("memfd:")
-    monkeypatch.setattr(transfer, "measure", looked)
+    monkeypatch.setattr(measuring, "measure", looked)
     transfer.run(budget_s=0.5, largest_bytes=65536)
     assert [count - before for count in held] == [1, 1, 0, 0, 0, 0]
 

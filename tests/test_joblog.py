@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench.errors import InvalidInputError, RecordError
-from procbench.scheduling.commands import shell_line
 from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.shown import shell_line
 from procbench.scheduling.stealing import WorkStealingScheduler
 from procbench.scheduling.task import ProcessTask, TaskResult
 from procbench.views.joblog import HEADER, Job, JobLog, job_of, left_to_run, read_log

@@ -11,12 +11,14 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
+from operator import length_hint
 from typing import Any
 
 import pytest
 
 from procbench.errors import QueueEmptyError, QueueFullError, QueueShutDownError
 from procbench.scheduling import queues
+from procbench.scheduling.queue_places import remove_last
 from procbench.scheduling.queues import TaskQueue
 from procbench.scheduling.sharded import ShardedTaskQueue, Shards
 from tests.waiting import wait_until
@@ -104,7 +106,7 @@ def crowd_through(
     s = q.statistics()
     assert (s.enqueued, s.dequeued, s.current) == (len(counts), len(counts), 0)
     assert 1 <= s.peak <= q.maxsize
-    assert len(q._permits) + queues.length_hint(q._unmade_permits) == q.maxsize, "a permit was lost"
+    assert len(q._permits) + length_hint(q._unmade_permits) == q.maxsize, "a permit was lost"
 
 
 def is_ordered(q: TaskQueue[Any]) -> bool:
@@ -417,7 +419,7 @@ def test_a_put_that_meets_the_end_is_refused_or_got(kind: type[TaskQueue[Any]], 
     q._append = late.append
     if batch:
         q._items = late
-        q._remove = lambda entry: queues.remove_last(items, entry)  # type: ignore[method-assign]
+        q._remove = lambda entry: remove_last(items, entry)  # type: ignore[method-assign]
     try:
         accepted = q.put_many([1, 2]) if batch else q.put(1) is None
     except QueueShutDownError:
@@ -441,8 +443,8 @@ def test_what_is_taken_back_is_told_by_identity() -> None:
 
     first, last = Equal(), Equal()
     line: deque[Any] = deque([first, last, 3])
-    assert queues.remove_last(line, first)
-    assert not queues.remove_last(line, first)
+    assert remove_last(line, first)
+    assert not remove_last(line, first)
     assert line[0] is last
     assert list(itertools.islice(line, 1, None)) == [3]
 
@@ -498,7 +500,8 @@ def test_a_full_shard_is_passed_over(line: type[Shards], passes: bool) -> None:
     # shards 1 and 2 are drained, shard 0 stays full
     for shard in (1, 2, 1, 2):
         q._items._turns = type(q._items._turns)()
-        q._items._turns.add(shard)
+        for _ in range(shard):
+            next(q._items._turns.ticks)
         assert q.get() % 3 == shard
     q._items._turns = type(q._items._turns)()
     if not passes:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import os
 import signal
 import threading
 import time
@@ -47,6 +48,10 @@ def writes(log: Path, word: str) -> list[str]:
 def fails_until(count: int, log: Path) -> list[str]:
     """Return a command that leaves a line each time, and succeeds from the ``count``-th time on."""
     return ["sh", "-c", f"echo x >> {log}; [ $(wc -l < {log}) -ge {count} ]"]
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def accounted(sched: WorkStealingScheduler) -> bool:
@@ -491,6 +496,29 @@ def test_one_that_runs_is_ended_and_its_worker_goes_on(kill: bool) -> None:
         assert sched.submit(["true"]).result(timeout=60).outcome == "succeeded"
         assert not sched.cancel(one)
         assert sched.cancel(other)
+    assert accounted(sched)
+
+
+@pytest.mark.parametrize("door", ["cancel", "cancel_running", "shutdown by an exception"])
+def test_a_stopped_command_is_cancelled_too(door: str) -> None:
+    """L06: SIGTERM does not reach a command that stands still; SIGCONT goes with it, and its whole group ends."""
+    marker, sched = long_sleep(), WorkStealingScheduler(RunSettings(workers=1))
+    future = sched.submit(["sh", "-c", f"sleep {marker} & sleep {marker}"])
+    wait_until(lambda: len(processes_with(f"sleep\0{marker}")) == 2)
+    group = os.getpgid(processes_with(marker)[0])
+    os.killpg(group, signal.SIGSTOP)
+    wait_until(lambda: all(is_stopped(pid) for pid in processes_with(marker)))
+    if door == "cancel":
+        assert sched.cancel(future)
+    elif door == "cancel_running":
+        sched.cancel_running()
+    else:
+        with pytest.raises(ZeroDivisionError), sched:
+            raise ZeroDivisionError
+    sched.shutdown()
+    result = future.result(timeout=60)
+    assert (result.outcome, result.stop_phase, result.returncode) == ("cancelled", "terminate", -signal.SIGTERM)
+    assert (result.survivors, processes_with(marker)) == ((), [])
     assert accounted(sched)
 
 

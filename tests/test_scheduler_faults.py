@@ -426,11 +426,12 @@ with WorkStealingScheduler(RunSettings(workers=2)) as scheduler:
 
 
 def test_waiting_tasks_take_less_than_a_kibibyte_each() -> None:
-    """200,000 of distinct commands, futures and all; when they are cancelled each is counted once."""
-    code = """
+    """200,000 of distinct commands, a million with ``make ladder``, futures and all; cancelled, each is counted once."""
+    code = (
+        f"MANY = {1_000_000 if os.environ.get('PROCBENCH_LADDER') else 200_000}"
+        + """
 import gc, sys
 from procbench import RunSettings, WorkStealingScheduler
-MANY = 200_000
 def resident_bytes():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
@@ -449,4 +450,5 @@ scheduler.shutdown()
 assert scheduler.statistics().cancelled == MANY + 1
 print("done")
 """
+    )
     assert run_python(code, long_sleep()) == "done"

@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
+from procbench.memory.meminfo import available_memory_bytes
 from procbench.scheduling import starting
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.starting import Starting, available_memory_bytes
+from procbench.scheduling.starting import Starting
 from procbench.scheduling.stealing import WorkStealingScheduler
 from tests.waiting import wait_until
 

@@ -209,7 +209,7 @@ def test_idle_workers_sleep() -> None:
                 continue
             before = after  # the last step of lying down may still have been to come
         settled = switches()
-        time.sleep(0.2)
+        time.sleep(2)
         assert switches() == settled
         assert all(worker.parks >= 1 for worker in sched.statistics().workers)
         assert sched.submit(["true"]).result(timeout=60).returncode == 0
@@ -246,6 +246,27 @@ def test_shutdown_may_cancel_what_waits(gate: Gate) -> None:
     assert [future.result(timeout=0).returncode for future in futures] == [0, 0]
     s = sched.statistics()
     assert (s.submitted, s.succeeded, s.cancelled, s.queued, s.running) == (32, 2, 30, 0, 0)
+
+
+def test_five_hundred_waiting_tasks_hold_the_end_up_for_two_seconds_at_most(tmp_path: Path) -> None:
+    """L25: each is cancelled once, what ran has come to its end, and the workers are gone."""
+    took_s: list[float] = []
+    while not took_s or (min(took_s) > 2 and len(took_s) < 3):  # a machine that does other things is given three tries
+        (tmp_path / str(len(took_s))).mkdir()
+        gate, sched = Gate(tmp_path / str(len(took_s))), WorkStealingScheduler(RunSettings(workers=2))
+        running = [sched.submit(gate.argv) for _ in range(2)]
+        gate.wait_for(2)
+        waiting = [sched.submit(["true"]) for _ in range(500)]
+        gate.open()
+        begun_s = time.monotonic()
+        sched.shutdown(cancel_futures=True)
+        took_s.append(time.monotonic() - begun_s)
+        ran = sum(not future.cancelled() for future in waiting)  # some may, from the moment at which the gate opens
+        s = sched.statistics()
+        assert (s.submitted, s.succeeded, s.cancelled, s.queued, s.running) == (502, 2 + ran, 500 - ran, 0, 0)
+        assert all(future.done() for future in (*running, *waiting))
+        assert not any(worker.thread and worker.thread.is_alive() for worker in sched._workers)
+    assert min(took_s) <= 2
 
 
 @pytest.mark.parametrize("kill", [False, True])

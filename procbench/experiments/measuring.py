@@ -15,6 +15,7 @@ MIN_BLOCKS: Final = 6
 """The fewest that have a 95 % interval."""
 
 _MOST_BLOCKS: Final = 60
+_MOST_BLOCKS_OF_LONG: Final = 40
 _FULL_TIMES: Final = 6
 _LEAST_S: Final = 0.05
 
@@ -66,3 +67,30 @@ class Measuring:
         if trials.stopped_because == "interrupted":
             raise KeyboardInterrupt
         return trials
+
+
+def measured_rates(
+    conditions: list[Condition],
+    baseline: str,
+    budget_s: float,
+    *,
+    full: bool,
+    seed: int,
+    on_progress: Callable[[Progress], object] | None,
+) -> Trials:
+    """Measure things of which more is better and each of which takes long: fewer blocks, and a wider interval will do.
+
+    Raises:
+        TrialError: A condition raised.
+    """
+    return measure(
+        conditions,
+        baseline=baseline,
+        larger_is_better=True,
+        min_blocks=MIN_BLOCKS,
+        max_blocks=_MOST_BLOCKS_OF_LONG,
+        target_half_width=0.02 if full else 0.05,
+        budget_s=budget_s,
+        seed=seed,
+        on_progress=on_progress,
+    )

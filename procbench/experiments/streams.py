@@ -23,6 +23,7 @@ from procbench import linux
 from procbench.errors import InvalidInputError, ProcbenchError, RecordError
 from procbench.experiments import streams_peers as peers
 from procbench.experiments import streams_ways as ours
+from procbench.experiments.measuring import MIN_BLOCKS, measured_rates
 from procbench.experiments.streams_outcome import (
     ASYNCIO,
     BATCHES,
@@ -43,7 +44,7 @@ from procbench.io.io_pools import BufferSizes, IoPool
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Progress, Trials
-from procbench.lab.trials import Condition, measure
+from procbench.lab.trials import Condition
 from procbench.scheduling.settings import RunSettings
 
 KIB: Final = 1024
@@ -55,8 +56,6 @@ CHILDREN_AT_ONCE: Final = (1, 8, 64)
 ALL_WAYS_AT: Final = 8
 LINE_LENGTHS: Final = (20, 80, 1000)
 
-_MIN_BLOCKS: Final = 6
-_MOST_BLOCKS: Final = 40
 _FULL_TIMES: Final = 8
 _LEAST_S: Final = 0.1
 _POOLED: Final = 1024  # buffers, for 64 children with a batch each; memory that is not used costs nothing
@@ -99,7 +98,7 @@ def run(
     if missing := [program for program in ("dd", "cat") if shutil.which(program) is None]:
         raise InvalidInputError(f"{' and '.join(missing)} is not on the PATH; it is the child that writes")
     host, total = read_host(), total_bytes or (64 if full else 16) * MIB
-    measured = partial(_measured, full=full, seed=seed, on_progress=on_progress)
+    measured = partial(measured_rates, full=full, seed=seed, on_progress=on_progress)
     with tempfile.TemporaryDirectory(prefix="procbench-") as folder, ExitStack() as held:
         bench = _Bench(Path(folder), total, held)
         groups = _groups(bench.plans(), budget_s * (_FULL_TIMES if full else 1), measured)
@@ -306,7 +305,7 @@ def _notes(bench: _Bench, groups: list[Group], total_bytes: int) -> tuple[str, .
     largest = _largest_pipe()
     if largest < max(PIPES):
         notes.append(f"a pipe holds no more than {size_text(largest)} here, whatever is asked for")
-    short = sum(group.trials.blocks < _MIN_BLOCKS for group in groups)
+    short = sum(group.trials.blocks < MIN_BLOCKS for group in groups)
     if short:
         notes.append(f"too few blocks for an interval in {short} of {len(groups)} comparisons: raise budget_s")
     return tuple(notes)
@@ -320,25 +319,3 @@ def _largest_pipe() -> int:
     finally:
         for end in ends:
             os.close(end)
-
-
-def _measured(
-    conditions: list[Condition],
-    baseline: str,
-    budget_s: float,
-    *,
-    full: bool,
-    seed: int,
-    on_progress: Callable[[Progress], object] | None,
-) -> Trials:
-    return measure(
-        conditions,
-        baseline=baseline,
-        larger_is_better=True,
-        min_blocks=_MIN_BLOCKS,
-        max_blocks=_MOST_BLOCKS,
-        target_half_width=0.02 if full else 0.05,
-        budget_s=budget_s,
-        seed=seed,
-        on_progress=on_progress,
-    )

@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from procbench.errors import InvalidInputError
+from procbench.experiments.measuring import MIN_BLOCKS, measured_rates
 from procbench.experiments.transfer_outcome import CAPTURED, FROM_CHILD, TO_CHILD, WRITE, Group, TransferResult
 from procbench.experiments.transfer_ways import Ways, memcpy_gb_per_s
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.results import Progress, Trials
-from procbench.lab.trials import Condition, measure
+from procbench.lab.trials import Condition
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 QUICK_SIZES: Final = (4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB, 32 * MIB)
 FULL_SIZES: Final = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
 _AT_SIZE: Final = 16 * MIB  # for comparing pipe sizes: many pipes full, and over soon
-_MIN_BLOCKS: Final = 6
-_MOST_BLOCKS: Final = 40
 _FULL_TIMES: Final = 8
 
 
@@ -77,7 +76,7 @@ def run(
     host = read_host()
     with tempfile.TemporaryDirectory(prefix="procbench-") as folder:
         ways = Ways(Path(folder))
-        measured = functools.partial(_measured, full=full, seed=seed, on_progress=on_progress)
+        measured = functools.partial(measured_rates, full=full, seed=seed, on_progress=on_progress)
         groups = _groups(_plans(ways, sizes), budget_s * (_FULL_TIMES if full else 1), measured)
         if not groups:  # struck by Ctrl-C before there was anything to keep
             raise KeyboardInterrupt
@@ -136,29 +135,7 @@ def _groups(
 def _notes(ways: Ways, groups: list[Group]) -> tuple[str, ...]:
     notes = ["readers and writers are dd, 1 MiB at a time; each time holds the child's start and end"]
     notes += [f"{way}: left out, {why}" for way, why in ways.left_out.items()]
-    short = [group.size_bytes for group in groups if group.trials.blocks < _MIN_BLOCKS]
+    short = [group.size_bytes for group in groups if group.trials.blocks < MIN_BLOCKS]
     if short:
         notes.append(f"too few blocks for an interval in {len(short)} of {len(groups)} comparisons: raise budget_s")
     return tuple(notes)
-
-
-def _measured(
-    conditions: list[Condition],
-    baseline: str,
-    budget_s: float,
-    *,
-    full: bool,
-    seed: int,
-    on_progress: Callable[[Progress], object] | None,
-) -> Trials:
-    return measure(
-        conditions,
-        baseline=baseline,
-        larger_is_better=True,
-        min_blocks=_MIN_BLOCKS,
-        max_blocks=_MOST_BLOCKS,
-        target_half_width=0.02 if full else 0.05,
-        budget_s=budget_s,
-        seed=seed,
-        on_progress=on_progress,
-    )

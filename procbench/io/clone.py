@@ -33,13 +33,15 @@ from typing import Any, Final, cast
 
 from procbench import linux
 
-_SIGNALS: Final = tuple(int(number) for number in sorted(signal.valid_signals()))
 # What ends a program, stops it, or tells it of its children is reset whatever Python knows of it: libraries ignore signals
 # behind Python's back, and another thread may do so at this moment. The rest is reset where Python knows it to be changed.
 _ALWAYS_RESET: Final = frozenset(
     getattr(signal, f"SIG{name}").value
     for name in ["HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD", "TSTP", "TTIN", "TTOU", "XFSZ"]
 )
+
+# Those whose disposition matters; the others are reset whatever it is.
+_SIGNALS: Final = tuple(int(number) for number in sorted(signal.valid_signals() - _ALWAYS_RESET))
 
 FROM_NULL: Final = -1
 """The source of a descriptor that shall be ``/dev/null``."""
@@ -165,8 +167,8 @@ class Cloner:
         # another function is no matter: what is caught is reset, whoever catches it.
         dispositions: list[Any] = handlers if self._keeps_handlers else [*map(id, handlers)]
         if dispositions != self._dispositions or _thread.get_ident() != self._thread_id:
-            reset = [n for n, one in zip(_SIGNALS, handlers, strict=True) if _differs(n, one)]
-            self._chain = _Chain(reset)
+            changed = [n for n, one in zip(_SIGNALS, handlers, strict=True) if one is not _signal.SIG_DFL]
+            self._chain = _Chain([*_ALWAYS_RESET, *changed])
             self._dispositions, self._thread_id = dispositions, _thread.get_ident()
             self._sources = ()
         chain = cast(_Chain, self._chain)
@@ -184,10 +186,6 @@ class Cloner:
                 os.close(low)
             self._null_fd = fd
         return self._null_fd
-
-
-def _differs(number: int, disposition: Any) -> bool:
-    return disposition is not _signal.SIG_DFL or number in _ALWAYS_RESET
 
 
 class _Chain:

@@ -81,6 +81,8 @@ class Pipes:
 
     def smallest_pipe_bytes(self) -> int | None:
         """Return what the smallest of the pipes holds for which a size was asked; ``None`` if there is none."""
+        if self.pipe_size_bytes is None and self.feed is None:
+            return None  # as nearly always
         sizes = (self.pipe_size_bytes, self.feed.pipe_size_bytes if self.feed is not None else None)
         return min((size for size in sizes if size is not None), default=None)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from procbench.errors import CommandFailedError
 from procbench.io.command import Argument
+
+T = TypeVar("T")
 
 StopPhase = Literal["terminate", "kill", "abandoned"]
 
@@ -159,3 +162,28 @@ def signal_name(returncode: int | None) -> str | None:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"  # a real-time signal has no name of its own
+
+
+def maker(kind: type[T]) -> Callable[..., T]:
+    """Return what makes a frozen dataclass with slots of its fields, in their order, in a quarter of its constructor's time.
+
+    A frozen dataclass stores each field by a call of ``object.__setattr__``; with forty of them that was a sixth of all that
+    this library's own code does for a small command. Here they are stored as into any other object, whose class then becomes
+    ``kind``. There are no defaults, and no ``__post_init__``.
+
+    Args:
+        kind: The class.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    store = vars(dataclasses.make_dataclass("store", names))["__init__"]
+    # Both, or attributes are still stored by way of a look for what the base says to each.
+    plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    own = {"__slots__": kind.__slots__, "__init__": store, **plain}  # type: ignore[attr-defined]
+    open_to_all: Any = type(f"Open{kind.__name__}", kind.__bases__, own)
+
+    def make(*fields: Any) -> T:
+        made = open_to_all(*fields)
+        made.__class__ = kind
+        return made  # type: ignore[no-any-return]
+
+    return make

@@ -90,7 +90,7 @@ class Starter:
 
         Args:
             order: What to begin.
-            permits: How many descriptors of the budget are taken for it; given back when the course is closed.
+            permits: What ``descriptors_for`` says that it takes; given back to the budget when the course is closed.
 
         Raises:
             SpawnError: It could not be started; nothing was left behind.
@@ -99,7 +99,7 @@ class Starter:
         started_ns = time.monotonic_ns()
         pipes, to_child = NO_PIPES, (order.stdin, order.stdout, order.stderr)
         try:
-            if order.pipes:
+            if permits > _PIDFD:
                 pipes = Pipes()
                 to_child = self._opened(pipes, order)
             child, contained = self._spawned(order, to_child)

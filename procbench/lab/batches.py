@@ -11,7 +11,8 @@ from typing import Final
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
-from procbench.scheduling.commands import PLACE, filled, grouped, without_secrets
+from procbench.scheduling.grouping import PLACE, filled, grouped
+from procbench.scheduling.shown import without_secrets
 from procbench.scheduling.task import ProcessTask, TaskResult
 
 _SHOWN: Final = 5

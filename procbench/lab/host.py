@@ -18,6 +18,7 @@ from typing import Any
 
 from procbench.cpu.topology import CpuTopology, allowed_cpus, cgroup_cpu_quota, read_topology, usable_workers
 from procbench.errors import InvalidInputError
+from procbench.memory.meminfo import MEMINFO, meminfo_bytes
 from procbench.monitoring.pressure import (
     CpuShares,
     ResourcePressure,
@@ -145,10 +146,10 @@ def read_host(
         wait: Lets that time pass.
     """
     shares = _watch_cpus(root, sample_s, wait)
-    topology, memory = read_topology(root), _memory(root)
+    topology, memory = read_topology(root), (_text(root / MEMINFO) or "").encode()
     load, pressure = read_load_average(root), read_pressure(root)
     return HostFacts(
-        host_id=_host_id(root, topology, memory.get("MemTotal")),
+        host_id=_host_id(root, topology, meminfo_bytes(memory, "MemTotal")),
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         hostname=socket.gethostname(),
         cpu_model=topology.model,
@@ -161,8 +162,8 @@ def read_host(
         allowed_cpus=tuple(sorted(allowed_cpus())),
         cpu_quota=cgroup_cpu_quota(root),
         usable_workers=usable_workers(root),
-        memory_bytes=memory.get("MemTotal"),
-        memory_available_bytes=memory.get("MemAvailable"),
+        memory_bytes=meminfo_bytes(memory, "MemTotal"),
+        memory_available_bytes=meminfo_bytes(memory, "MemAvailable"),
         kernel=platform.release(),
         libc=" ".join(platform.libc_ver()).strip() or None,
         python_version=platform.python_version(),
@@ -212,17 +213,6 @@ def _host_id(root: Path, topology: CpuTopology, memory_bytes: int | None) -> str
         "memory_gib": None if memory_bytes is None else round(memory_bytes / 2**30),
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:HOST_ID_LENGTH]
-
-
-def _memory(root: Path) -> dict[str, int]:
-    """Return the lines of meminfo in bytes, by name. Source: proc_meminfo(5), whose kB are KiB."""
-    found: dict[str, int] = {}
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        number, _, unit = value.strip().partition(" ")
-        if unit == "kB" and number.isdigit():
-            found[name] = int(number) * 1024
-    return found
 
 
 def _governors(root: Path) -> tuple[str, ...]:

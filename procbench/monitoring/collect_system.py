@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from procbench.cpu.cgroups import SYSTEM_ROOT
+from procbench.memory.meminfo import MEMINFO, meminfo_bytes
 from procbench.monitoring.collectors import Metric
 from procbench.monitoring.kernel_file import KernelFile
 from procbench.monitoring.pressure import CpuTimes, parse_cpu_times, share_between
@@ -101,22 +102,22 @@ class MemoryCollector(FileCollector):
 
     def __init__(self, root: Path = SYSTEM_ROOT) -> None:
         super().__init__()
-        self._meminfo = self._file(root / "proc/meminfo")
+        self._meminfo = self._file(root / MEMINFO)
 
     def collect(self) -> Mapping[str, float]:
         """Return the sizes."""
         text = self._text(self._meminfo, self.metrics)
         if text is None:
             return dict.fromkeys(self.metrics, math.nan)
-        available = _kibibytes(text, b"MemAvailable:")
+        available = _in_bytes(text, "MemAvailable")
         if math.isnan(available):
             self._missing["available"] = f"{self._meminfo.path}: no MemAvailable, which Linux 3.14 brought"
-        swap = _kibibytes(text, b"SwapTotal:")
+        swap = _in_bytes(text, "SwapTotal")
         return {
-            "total": _kibibytes(text, b"MemTotal:"),
+            "total": _in_bytes(text, "MemTotal"),
             "available": available,
             "swap_total": swap,
-            "swap_used": swap - _kibibytes(text, b"SwapFree:"),
+            "swap_used": swap - _in_bytes(text, "SwapFree"),
         }
 
 
@@ -222,9 +223,6 @@ class RealDevices:
         return self._real
 
 
-def _kibibytes(text: bytes, key: bytes) -> float:
-    """Return in bytes what stands behind a word of meminfo; NaN where it is not there."""
-    place = text.find(key)
-    if place < 0:
-        return math.nan
-    return float(text[place + len(key) : text.index(b"kB", place)]) * 1024
+def _in_bytes(text: bytes, name: str) -> float:
+    size = meminfo_bytes(text, name)
+    return math.nan if size is None else size

@@ -7,63 +7,15 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
-import resource
 import shlex
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
-from procbench.io.command import Argument
-
-PLACE: Final = "{}"
-"""Where an argument goes in a command; without one it becomes the last argument."""
-
-STANDARD_INPUT: Final = "-"
-"""What people write for standard input where a file is expected."""
-
-_RESERVED: Final = frozenset(
-    [
-        "case",
-        "coproc",
-        "do",
-        "done",
-        "elif",
-        "else",
-        "esac",
-        "fi",
-        "for",
-        "function",
-        "if",
-        "in",
-        "select",
-        "then",
-        "time",
-        "until",
-        "while",
-    ]
-)
-"""Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
-
-_SECRET = re.compile(r"token|secret|passw(or)?d|(^|[-_])key$", re.IGNORECASE)
-_HIDDEN = "***"
-
-
-LONGEST_ARGUMENT: Final = 128 * 1024 - 1
-"""Bytes of the longest argument that Linux takes: MAX_ARG_STRLEN without its NUL (execve(2))."""
-
-LONGEST_COMMAND: Final = 6 * 1024 * 1024
-"""Bytes of all arguments together that Linux takes at most, whatever the limit of the stack (execve(2))."""
-
-_LEAST_ROOM: Final = 128 * 1024  # ARG_MAX of linux/limits.h: there is as much however low the limit of the stack is
-_HEADROOM: Final = (
-    8 * 1024
-)  # for the program's path and its interpreter's, which the kernel adds, and some variables more
-_POINTER: Final = 8
-_CHUNK = 64 * 1024
+from procbench.scheduling.grouping import LONGEST_ARGUMENT, LONGEST_COMMAND, PLACE, filled, grouped
+from procbench.scheduling.records import STANDARD_INPUT, place, records
+from procbench.scheduling.shown import shell_line
 
 
 class Commands(NamedTuple):
@@ -146,13 +98,13 @@ def read_priorities(source: str, count: int) -> list[Priority]:
             f"and it got {source!r}"
         )
     priorities: list[Priority] = []
-    for number, raw in _records(source, b"\n", LONGEST_ARGUMENT, "far from any priority"):
+    for number, raw in records(source, b"\n", LONGEST_ARGUMENT, "far from any priority"):
         word = os.fsdecode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).strip()
         if not word or word.startswith("#"):
             continue
         if word not in PRIORITIES:
             raise InvalidInputError(
-                f"{_place(source, number)}: {word[:80]!r} is no priority; it must be one of {', '.join(PRIORITIES)}"
+                f"{place(source, number)}: {word[:80]!r} is no priority; it must be one of {', '.join(PRIORITIES)}"
             )
         priorities.append(word)
     if len(priorities) != count:
@@ -208,60 +160,13 @@ def some_arguments(template: Sequence[str], most: int, source: str = STANDARD_IN
     return Commands([filled(parts, group) for group in groups], groups)
 
 
-def grouped(parts: Sequence[str], arguments: Iterable[str], most: int) -> list[list[str]]:
-    """Return the arguments of each command that ``parts`` become, in their order: ``most``, or fewer where more are too long.
-
-    Args:
-        parts: The command; each ``{}`` that stands alone becomes all arguments of a group.
-        arguments: The arguments.
-        most: How many a group has at most.
-
-    Raises:
-        InvalidInputError: Not even one argument has room.
-    """
-    places = parts.count(PLACE)
-    room = room_for_arguments() - sum(_size(part) for part in parts if part != PLACE)
-    groups: list[list[str]] = [[]]
-    left = room
-    for argument in arguments:
-        size = places * _size(argument)
-        if size > room:
-            raise InvalidInputError(f"the command is longer than Linux takes, even with {argument[:80]!r} alone")
-        if groups[-1] and (len(groups[-1]) == most or size > left):
-            groups.append([])
-            left = room
-        groups[-1].append(argument)
-        left -= size
-    return groups
-
-
-def room_for_arguments() -> int:
-    """Return how many bytes of arguments a command may have beside this process's environment, pointers counted in.
-
-    Source: ``bprm_stack_limits`` in Linux' fs/exec.c: a quarter of the limit of the stack, at least 128 KiB, at most 6 MiB.
-    """
-    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    room = LONGEST_COMMAND if stack == resource.RLIM_INFINITY else min(stack // 4, LONGEST_COMMAND)
-    environment = sum(len(name) + len(value) + 2 + _POINTER for name, value in os.environb.items())
-    return max(room, _LEAST_ROOM) - environment - _HEADROOM
-
-
-def _size(argument: str) -> int:
-    return len(os.fsencode(argument)) + 1 + _POINTER
-
-
-def filled(parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Return a command: ``parts`` with the arguments in the place of each ``{}`` that stands alone."""
-    return [word for part in parts for word in (arguments if part == PLACE else [part])]
-
-
 def _arguments(source: str, null: bool) -> list[str]:
     """Return the records of a file that are not empty; at least one."""
     found = []
-    for number, raw in _records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
+    for number, raw in records(source, b"\0" if null else b"\n", LONGEST_ARGUMENT, "the longest argument Linux takes"):
         if b"\0" in raw:
             raise InvalidInputError(
-                f"{_place(source, number)}: it holds a NUL, which no program can be given; "
+                f"{place(source, number)}: it holds a NUL, which no program can be given; "
                 "where NULs separate the arguments, as from find -print0, add --null"
             )
         if raw:
@@ -285,11 +190,11 @@ def command_lines(source: str) -> list[list[str]]:
         OSError: The file cannot be read.
     """
     commands = []
-    for number, raw in _records(source, b"\n", LONGEST_COMMAND, "the longest command Linux takes"):
+    for number, raw in records(source, b"\n", LONGEST_COMMAND, "the longest command Linux takes"):
         line = os.fsdecode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw)
         if "\0" in line:
             raise InvalidInputError(
-                f"{_place(source, number)}: it holds a NUL, which no program can be given; is it binary?"
+                f"{place(source, number)}: it holds a NUL, which no program can be given; is it binary?"
             )
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -297,66 +202,14 @@ def command_lines(source: str) -> list[list[str]]:
             argv = shlex.split(line)
         except ValueError as error:
             if not _is_text(raw):
-                raise InvalidInputError(f"{_place(source, number)}: it is no text; is the file binary?") from error
-            raise InvalidInputError(f"{_place(source, number)}: {str(error).lower()} in {line[:80]!r}") from error
+                raise InvalidInputError(f"{place(source, number)}: it is no text; is the file binary?") from error
+            raise InvalidInputError(f"{place(source, number)}: {str(error).lower()} in {line[:80]!r}") from error
         if not argv[0]:
-            raise InvalidInputError(f"{_place(source, number)}: the command's first word, its program, is empty")
+            raise InvalidInputError(f"{place(source, number)}: the command's first word, its program, is empty")
         commands.append(argv)
     if not commands:
         raise _nothing_to_run(source, "a command")
     return commands
-
-
-def shell_line(argv: Iterable[Argument]) -> bytes:
-    """Return a command as a shell would need it to run just that: ``sh -c`` of it gives the program these arguments."""
-    program, *arguments = [os.fsdecode(word) for word in argv] or [""]
-    first = shlex.quote(program)
-    if first == program and (program in _RESERVED or "=" in program):  # a shell's own word, or an assignment
-        first = f"'{program}'"
-    return os.fsencode(" ".join([first, *map(shlex.quote, arguments)]))
-
-
-def without_secrets(argv: Iterable[str]) -> list[str]:
-    """Return a command as it may be recorded: the value of what is called token, secret, password or key is hidden.
-
-    ``NAME=value`` and ``--name=value`` hide the value, an option such as ``--password`` hides the argument behind it.
-    """
-    shown: list[str] = []
-    hide_next = False
-    for argument in argv:
-        name, equals, _ = argument.partition("=")
-        secret = _SECRET.search(name) is not None and not any(mark in name for mark in " /\n")
-        shown.append(_HIDDEN if hide_next else f"{name}={_HIDDEN}" if secret and equals else argument)
-        hide_next = secret and not equals and argument.startswith("-")
-    return shown
-
-
-def _records(source: str, end: bytes, longest: int, what: str) -> Iterator[tuple[int, bytes]]:
-    """Yield number, from 1, and bytes of each record, without its end. One that never ends is refused, not kept."""
-    with _opened(source) as file:
-        number, rest = 0, b""
-        while chunk := _read(file, source):
-            *whole, rest = (rest + chunk).split(end)
-            for raw in whole:
-                number += 1
-                _not_too_long(raw, source, number, longest, what)
-                yield number, raw
-            _not_too_long(rest, source, number + 1, longest, what)
-        if rest:
-            yield number + 1, rest
-
-
-def _read(file: BinaryIO, source: str) -> bytes:
-    try:
-        return file.read(_CHUNK)
-    except OSError as error:  # unlike open(2)'s, read(2)'s error names no file
-        name = "standard input" if source == STANDARD_INPUT else source
-        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}") from error
-
-
-def _not_too_long(raw: bytes, source: str, number: int, longest: int, what: str) -> None:
-    if len(raw) > longest:
-        raise InvalidInputError(f"{_place(source, number)} is longer than {-(-longest // 1024):,} KiB, {what}")
 
 
 def _is_text(raw: bytes) -> bool:
@@ -365,23 +218,6 @@ def _is_text(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _opened(source: str) -> BinaryIO:
-    if source != STANDARD_INPUT:
-        return Path(source).open("rb")
-    if sys.stdin is None or sys.stdin.closed:
-        raise InvalidInputError("standard input is closed; give a file with --each FILE or --commands FILE")
-    if sys.stdin.isatty():
-        raise InvalidInputError(
-            "there is nothing to run: standard input is a terminal. Pipe one argument a line into it "
-            "(ls | procbench run -- gzip -k), or give --each FILE or --commands FILE"
-        )
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-
-
-def _place(source: str, number: int) -> str:
-    return f"{'standard input' if source == STANDARD_INPUT else source}, line {number}"
 
 
 def _nothing_to_run(source: str, what: str) -> InvalidInputError:

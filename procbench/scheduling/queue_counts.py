@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from operator import length_hint
 from typing import Final, Generic, TypeVar
 
@@ -24,28 +24,29 @@ _FOLD_AT: Final = 64
 class Tally:
     """A count that only rises; any thread, and a signal handler in the middle of it, may raise it.
 
-    ``next(tally.ticks)`` raises it by one and returns what it was. That is one call into C, which nothing interrupts,
-    whereas ``count += 1`` reads and writes.
+    ``next(tally.ticks)`` raises it by one. That is one call into C, which nothing interrupts, whereas ``count += 1`` reads
+    and writes. Several at once are counted by another iterator, which makes no number of each.
 
     Attributes:
-        ticks: The iterator that counts.
+        ticks: The iterator that counts one by one; ``next`` returns how many it has counted so before.
     """
 
-    __slots__ = ("ticks",)
+    __slots__ = ("_steps", "ticks")
 
     def __init__(self) -> None:
         self.ticks: Iterator[int] = iter(range(sys.maxsize))
+        self._steps: Iterator[None] = repeat(None, sys.maxsize)
 
     def add(self, count: int) -> int:
-        """Raise it by ``count``, at least 1; return what it was."""
-        before = next(self.ticks)
-        deque(islice(self.ticks, count - 1), maxlen=0)
+        """Raise it by ``count``, at least 1; return how much ``add`` had raised it before, or while others add, about so much."""
+        before = sys.maxsize - length_hint(self._steps)
+        next(islice(self._steps, count - 1, None))
         return before
 
     @property
     def count(self) -> int:
         """How often it was raised."""
-        return sys.maxsize - length_hint(self.ticks)
+        return 2 * sys.maxsize - length_hint(self.ticks) - length_hint(self._steps)
 
 
 class Timed(Generic[T]):

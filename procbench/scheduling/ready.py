@@ -7,12 +7,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from procbench.cpu.priorities import PRIORITIES, Priority, check_priority
 from procbench.errors import InvalidInputError, QueueFullError, QueueShutDownError
 from procbench.scheduling.gated import GatedQueue
+from procbench.scheduling.ready_counts import ClassCounts, ClassStatistics
 from procbench.scheduling.waiters import deadline_after, wake_one
 
 _SECOND_NS: Final = 1_000_000_000
@@ -53,41 +53,6 @@ def _check_waiting(item: Waiting) -> None:
         f"a {type(item).__name__} cannot wait here, as it {missing}; give it an id, and in submitted_ns the whole "
         "nanoseconds that the queue's clock shows"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ClassStatistics:
-    """What became of one class's items so far.
-
-    An item counts where it was put, or where it was moved last. Waits are measured only while items of another class than
-    ``normal`` wait; as long as all are ``normal``, nothing is timed.
-
-    Attributes:
-        queued: Items that wait now.
-        enqueued: Items that came in.
-        dequeued: Items that were taken; the rest of those that came in wait or were removed.
-        removed: Items that were removed by id.
-        aged: Items that were taken while they counted for a higher class than their own.
-        timed: Items whose wait was measured when they were taken.
-        max_wait_s: Seconds that the longest of them waited; NaN if none was measured.
-        mean_wait_s: Seconds that they waited on average; NaN if none was measured.
-    """
-
-    queued: int
-    enqueued: int
-    dequeued: int
-    removed: int
-    aged: int
-    timed: int
-    max_wait_s: float
-    mean_wait_s: float
-
-
-class _Counts:
-    """What became of one class's items; written under the queue's gate only. Normal ones are not counted in the short way."""
-
-    def __init__(self) -> None:
-        self.taken = self.removed = self.aged = self.waited_ns = self.longest_ns = 0
 
 
 class PriorityScheduler(GatedQueue[W]):
@@ -133,7 +98,7 @@ class PriorityScheduler(GatedQueue[W]):
         self._clock = clock
         self._lines: dict[Priority, deque[W]] = {priority: deque() for priority in PRIORITIES}
         self._lines["normal"] = self._items
-        self._counts: dict[Priority, _Counts] = {priority: _Counts() for priority in PRIORITIES}
+        self._counts: dict[Priority, ClassCounts] = {priority: ClassCounts() for priority in PRIORITIES}
         self._over = 0  # items that came in without a permit, and owe one
         self._moving = False
         self.mixed = False
@@ -297,17 +262,7 @@ class PriorityScheduler(GatedQueue[W]):
             # Normal items are mostly taken without a count: what came in and is none of the others' must have been normal.
             came["normal"] = self.accepted - sum(n for priority, n in came.items() if priority != "normal")
             return {
-                priority: ClassStatistics(
-                    queued=queued[priority],
-                    enqueued=came[priority],
-                    dequeued=came[priority] - queued[priority] - count.removed,
-                    removed=count.removed,
-                    aged=count.aged,
-                    timed=count.taken,
-                    max_wait_s=count.longest_ns / _SECOND_NS if count.taken else math.nan,
-                    mean_wait_s=count.waited_ns / count.taken / _SECOND_NS if count.taken else math.nan,
-                )
-                for priority, count in self._counts.items()
+                priority: count.statistics(queued[priority], came[priority]) for priority, count in self._counts.items()
             }
 
     # --- choosing -----------------------------------------------------------------------------------------------
@@ -355,18 +310,11 @@ class PriorityScheduler(GatedQueue[W]):
                     item = self._lines[priority].popleft()
                 except IndexError:
                     continue  # a get that began when all were normal was faster
-                self._note(item, priority, aged=counts_as < _RANKS[priority])
+                waited_ns = self._clock() - item.submitted_ns
+                self._counts[priority].note(waited_ns, aged=counts_as < _RANKS[priority])
                 self._pay_back()
                 self._look_whether_mixed()
                 return item
-
-    def _note(self, item: W, priority: Priority, *, aged: bool) -> None:
-        waited_ns = max(0, self._clock() - item.submitted_ns)
-        count = self._counts[priority]
-        count.taken += 1
-        count.aged += aged
-        count.waited_ns += waited_ns
-        count.longest_ns = max(count.longest_ns, waited_ns)
 
     def _look_whether_mixed(self) -> None:
         """Go back to the short way when nothing special is left. Under the gate, as every put of a special item."""

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from procbench.errors import InvalidInputError
 from procbench.memory import checks
 from procbench.scheduling.queue_counts import Tally
-from procbench.scheduling.queues import Line, TaskQueue, remove_last
+from procbench.scheduling.queue_places import Line, remove_last
+from procbench.scheduling.queues import TaskQueue
 
 T = TypeVar("T")
 

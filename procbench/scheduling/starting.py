@@ -6,12 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from procbench.memory.meminfo import available_memory_bytes
 from procbench.scheduling.settings import RunSettings
 
-_MEMINFO: Final = Path("/proc/meminfo")
 _FRESH_FOR_S: Final = 0.1  # reading costs some 30 µs, and all workers of this process share what was read
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 1.0
@@ -83,16 +82,6 @@ def _reading() -> _Reading:
         if _last is None or not 0 <= now_s - _last.at_s < _FRESH_FOR_S:
             _last = _Reading(available_memory_bytes(), _load_of_a_minute(), now_s)
         return _last
-
-
-def available_memory_bytes() -> int | None:
-    """Return the memory that could be had without swapping, ``MemAvailable`` of proc_meminfo(5); ``None`` if not told."""
-    try:
-        lines = _MEMINFO.read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found.split()[1]) * 1024
 
 
 def _load_of_a_minute() -> float:

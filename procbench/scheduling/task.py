@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from procbench.cpu.priorities import Priority, check_priority
 from procbench.errors import DependencyError, InvalidInputError, SpawnError
 from procbench.io.command import Argument
-from procbench.io.results import RunResult
+from procbench.io.results import RunResult, maker
 from procbench.memory.mapping import MemoryMapping
 
 Outcome = Literal["succeeded", "failed", "timed_out", "cancelled"]
@@ -191,3 +191,7 @@ class TaskResult(RunResult):
         if self.error is not None:
             raise self.error
         RunResult.check_returncode(self)
+
+
+task_result: Final = maker(TaskResult)
+"""Makes a ``TaskResult`` of its fields, in their order, for who makes many."""

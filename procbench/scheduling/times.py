@@ -43,7 +43,8 @@ class Histogram:
 
     def add(self, duration_ns: int) -> None:
         """Enter one time, in nanoseconds; a negative one counts as none at all."""
-        duration_ns = min(max(0, duration_ns), _LONGEST_NS)
+        if not 0 <= duration_ns <= _LONGEST_NS:
+            duration_ns = min(max(0, duration_ns), _LONGEST_NS)
         self._buckets[bucket_of(duration_ns)] += 1
         self._sum_ns += duration_ns
         self._count += 1
@@ -74,8 +75,8 @@ def _quantile_s(buckets: list[int], share: float) -> float:
 
 def bucket_of(duration_ns: int) -> int:
     """Return the number of the bucket that holds ``duration_ns``, which is not negative."""
-    shift = max(0, duration_ns.bit_length() - _SUB_BITS - 1)
-    return shift * _STEPS + (duration_ns >> shift)
+    shift = duration_ns.bit_length() - _SUB_BITS - 1
+    return duration_ns if shift <= 0 else shift * _STEPS + (duration_ns >> shift)
 
 
 def top_of(bucket: int) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from procbench.cpu.priorities import Priority
 from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.held import Held
-from procbench.scheduling.ready import ClassStatistics, PriorityScheduler
+from procbench.scheduling.ready import PriorityScheduler
+from procbench.scheduling.ready_counts import ClassStatistics
 from procbench.scheduling.serving import Serving
 from procbench.scheduling.times import Histogram, Times
 from procbench.scheduling.worker import Worker, WorkerStatistics

@@ -27,7 +27,7 @@ from procbench.scheduling.futures import TaskFuture
 from procbench.scheduling.placing import Placing, is_wanted, settle
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.starting import Starting
-from procbench.scheduling.task import Outcome, TaskResult
+from procbench.scheduling.task import Outcome, TaskResult, task_result
 from procbench.scheduling.times import Histogram, Times
 
 # While no process or descriptor is left: soon enough to take what a child of some milliseconds gives back, and seldom enough
@@ -259,7 +259,7 @@ class Worker:
                 refused.__cause__ = error
                 return self._not_started(future, refused)
             else:
-                result = TaskResult(  # type: ignore[call-arg]
+                result = task_result(
                     *fields, task, None, future.submitted_ns, self.number, future.stolen_from, future.attempts
                 )
                 if future.last is None:

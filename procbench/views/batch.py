@@ -81,7 +81,7 @@ class BatchResult:
     def frame(self) -> pd.DataFrame:
         """Return one row for each result, as :func:`procbench.analysis.results.frame`, without secrets in commands."""
         from procbench.analysis.results import frame
-        from procbench.scheduling.commands import without_secrets
+        from procbench.scheduling.shown import without_secrets
 
         return frame(
             dataclasses.replace(result, args=without_secrets(map(os.fsdecode, result.args))) for result in self.results

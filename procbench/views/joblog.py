@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from procbench.errors import InvalidInputError, ProgramNotFoundError, RecordError
-from procbench.scheduling.commands import shell_line
+from procbench.scheduling.shown import shell_line
 from procbench.scheduling.task import TaskResult
 
 HEADER: Final = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"

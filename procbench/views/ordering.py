@@ -37,7 +37,7 @@ def expected_seconds(commands: Sequence[Sequence[str]], folder: Path) -> dict[in
 
     from procbench.lab.host import read_host
     from procbench.lab.store import Store
-    from procbench.scheduling.commands import without_secrets
+    from procbench.scheduling.shown import without_secrets
 
     runs = Store(folder).load("batch", read_host().host_id)
     known = runs.frame()

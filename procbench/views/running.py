@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from procbench.errors import ProcbenchError
-from procbench.scheduling.commands import Commands, read_batch, read_priorities, shell_line
+from procbench.scheduling.commands import Commands, read_batch, read_priorities
+from procbench.scheduling.shown import shell_line
 from procbench.scheduling.task import TaskResult
 from procbench.views.batch import BatchResult, record_batch, run_batch, showing
 from procbench.views.joblog import JobLog, Logged, left_to_run, read_log
