@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import arguments, makespan, streams
+from procbench import ProcessTask
 
 ROOT = Path(__file__).parents[1]
 # None of them a multiple of a buffer or a write, so that every way meets a short read before the end.
@@ -67,3 +68,12 @@ def test_list_scheduling_is_who_is_free_first():
     drawn = makespan.drawn_orders([4, 1, 1, 1, 1], 2, orders=200)
     assert min(drawn) == 1
     assert max(drawn) == 1.5
+
+
+def test_the_longest_command_stands_once_in_each_part_of_the_batch():
+    """The orders are random and whole, and luck with the longest command's place has little room."""
+    batch = [ProcessTask(["true"], id=number, expected_s=number) for number in range(40)]
+    for part in range(4):
+        tasks = makespan.in_new_order(batch, part, 4)
+        assert sorted(int(task.id) for task in tasks) == list(range(40))
+        assert part * 10 <= [task.id for task in tasks].index(39) < (part + 1) * 10
