@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import arguments, makespan, streams
-from procbench import ProcessTask
+from benchmarks import arguments, streams
 
 ROOT = Path(__file__).parents[1]
 # None of them a multiple of a buffer or a write, so that every way meets a short read before the end.
@@ -58,22 +57,3 @@ def test_every_way_runs_all_arguments(capsys: pytest.CaptureFixture[str]):
     assert said.count("wanted 0.9") == 1
     with pytest.raises(subprocess.CalledProcessError):
         arguments.command_line("false", ["x"], 1)
-
-
-def test_list_scheduling_is_who_is_free_first():
-    """The bound of who keeps the order: long ones last are waited for; no order takes less than the least, nor twice as much."""
-    assert makespan.list_scheduled_s([1, 1, 1, 1, 4], 2) == 6
-    assert makespan.list_scheduled_s([4, 1, 1, 1, 1], 2) == 4
-    assert makespan.list_scheduled_s([3, 1, 2, 2], 1) == 8
-    drawn = makespan.drawn_orders([4, 1, 1, 1, 1], 2, orders=200)
-    assert min(drawn) == 1
-    assert max(drawn) == 1.5
-
-
-def test_the_longest_command_stands_once_in_each_part_of_the_batch():
-    """The orders are random and whole, and luck with the longest command's place has little room."""
-    batch = [ProcessTask(["true"], id=number, expected_s=number) for number in range(40)]
-    for part in range(4):
-        tasks = makespan.in_new_order(batch, part, 4)
-        assert sorted(int(task.id) for task in tasks) == list(range(40))
-        assert part * 10 <= [task.id for task in tasks].index(39) < (part + 1) * 10
