@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import subprocess
@@ -591,6 +592,22 @@ def test_statistics_become_metrics():
     assert not collector.metrics["queued"].counter
     assert collector.metrics["waits_p50"].unit == "s"
     assert list(collector.reasons()) == ["usage"]
+
+
+def test_a_mean_of_nothing_has_a_reason():
+    """M07: a part that has no number yet says so, and says it no more once it has one."""
+    waits = [math.nan]
+
+    class Part:
+        def statistics(self) -> Any:
+            return {"a": dataclasses.make_dataclass("S", [("mean_s", float)])(waits[0])}
+
+    collector = PartCollector("queue", Part())
+    assert math.isnan(collector.collect()["mean[a]"])
+    assert collector.reasons() == {"mean[a]": "queue has none so far"}
+    waits[0] = 0.5
+    assert collector.collect() == {"mean[a]": 0.5}
+    assert collector.reasons() == {}
 
 
 def test_procbench_own_parts_are_understood():

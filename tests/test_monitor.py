@@ -237,6 +237,24 @@ def test_it_samples_by_itself_and_takes_a_last_one():
     assert collector.closed == 1
 
 
+def test_it_says_what_sampling_costs_its_threads():
+    """CPU time of the threads that keep time and ask, an asker left alone with a slow collector among them; it never falls."""
+
+    def spin() -> dict[str, float]:
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+        return {"x": 1.0}
+
+    monitor = PerformanceMonitor(0.005, [Told("spins", spin, x=Metric("things")), Told("other")])
+    assert monitor.cpu_s == 0.0
+    with monitor:
+        wait_until(lambda: len(monitor.watched[0].history) >= 4)
+        seen = monitor.cpu_s
+    assert seen >= 0.06  # the fourth round may not be over yet
+    assert monitor.cpu_s >= seen
+
+
 def test_a_default_monitor_sees_this_machine():
     """Every default collector is in the frame, and what is NaN throughout has a reason."""
     with PerformanceMonitor(0.1) as monitor:

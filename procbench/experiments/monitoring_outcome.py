@@ -244,9 +244,19 @@ class MonitoringResult(Outcome):
             self.cost_words(),
             self.slowed_words(),
             self.live_words(),
+            *self._remarks(),
             *self.notes,
         ]
         return details_text(lines, self.warnings)
+
+    def _remarks(self) -> list[str]:
+        """Return why metrics of the watched batch are unknown, or less than the truth: a line for each reason."""
+        by_reason: dict[str, list[str]] = {}
+        for who, reasons in self.live.reasons.items():
+            for metric, reason in reasons.items():
+                if "[" not in metric:
+                    by_reason.setdefault(f"{who}, {reason}", []).append(metric)
+        return [f"{reason}: {', '.join(metrics)}" for reason, metrics in by_reason.items()]
 
     def compared(self) -> list[Effect]:
         """Return the effects that are kept with the values: of the batches, and of the looks."""

@@ -11,7 +11,7 @@ from procbench.experiments.words import size_text, with_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-_LONGEST_REASON: Final = 44  # what pandas shows of a cell in a notebook
+_LONGEST_REASON: Final = 28  # a page has room for no more; the details say it in full
 
 
 def overhead(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what a batch's metrics were like as texts, a row for each (``MonitoringResult.seen``)."""
+    """Return what a batch's metrics were like as texts, a row for each that was not always 0 (``MonitoringResult.seen``)."""
     import pandas as pd
 
     found = [
@@ -63,6 +63,7 @@ def seen(table: pd.DataFrame) -> pd.DataFrame:
             "remark": _short(row["reason"]),
         }
         for row in rows(table)
+        if not row["least"] == row["most"] == 0
     ]
     return pd.DataFrame(found).set_index(["collector", "metric"])
 
@@ -85,4 +86,6 @@ def _number(value: float) -> str:
 
 
 def _short(reason: str) -> str:
+    if reason.startswith("lower bound"):
+        return "at least"
     return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
