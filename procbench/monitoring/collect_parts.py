@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 from procbench.monitoring.collectors import Metric
 
 _TOTALS = """
-aged allocations cancelled changes closed count dequeued enqueued errors failed failed_steals failures forgotten gone leaked
-moves_applied moves_proposed opened parks processed refused releases removed restored retried reused stolen_tasks steals
+aged allocations cancelled changes closed count dequeued enqueued errors failed failed_steals failures forgotten gone hits leaked
+misses moves_applied moves_proposed opened parks processed refused releases removed restored retried reused stolen_tasks steals
 submitted succeeded timed timed_out undone waits
 """
 TOTALS: Final = frozenset(_TOTALS.split())
