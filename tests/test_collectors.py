@@ -466,6 +466,20 @@ def test_cpu_time_that_nobody_waited_for_is_lost_but_not_taken_back(tmp_path: Pa
     assert "nobody waited" in tree.reasons()["cpu"]
 
 
+def test_a_hundredth_that_two_looks_missed_is_no_loss_to_speak_of(tmp_path: Path):
+    """M05: of two that ended, one was missed by each look; what is said of the rest is not that it is lost."""
+    now = [0.0]
+    table = ProcessTable(tmp_path, lambda: now[0])
+    tree = TreeCollector(10, table)
+    seen = []
+    for ended in (1000, 999, 999, 1001):
+        lay_processes(tmp_path, stat_line(10, ended=ended))
+        seen.append(round(tree.collect()["cpu"] * TICKS))
+        now[0] += 1.0
+    assert seen == [1000, 1000, 1000, 1002]
+    assert "nobody waited" not in tree.reasons()["cpu"]
+
+
 def test_one_that_is_waited_for_between_two_reads_is_not_lost(tmp_path: Path):
     """M05: its time is in no figure for one look and in its parent's at the next: the total stands still, then goes on."""
     now = [0.0]

@@ -27,8 +27,8 @@ from procbench.lab.results import Progress, Trials
 from procbench.lab.trials import Condition
 from procbench.memory import checks
 
-_LOOKS: Final = 3  # in a trial
-_LOOKS_SHARE: Final = 0.2  # of the budget; batches get the rest
+_LOOKS: Final = 2  # in a trial
+_LOOKS_SHARE: Final = 0.25  # of the budget; batches get the rest
 _SHORTEST_S, _LONGEST_S = 0.001, 60.0
 
 _Measure = Callable[[list[Condition], str, float], Trials]

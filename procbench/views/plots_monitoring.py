@@ -65,6 +65,7 @@ def overhead(table: pd.DataFrame) -> Axes:
     speed.axvline(100, color=_GREY, linestyle=":", linewidth=1.5, label="not watched")
     share.barh([0], [0], color=BLUE, label="measured")
     share.plot([], [], color=VERMILION, linestyle="--", label="one look's cost, so often")
+    speed.margins(x=0.15)
     speed.set_yticks(range(len(watched)), list(watched["way"]))
     speed.set_ylim(len(watched) - 0.4, -0.6)
     share.set_xlim(0, 1.2 * max(share.dataLim.xmax, 0.01))
