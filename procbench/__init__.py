@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
     from procbench.memory.transfer import receive, send
+    from procbench.monitoring.export import MetricsServer
+    from procbench.monitoring.monitor import PerformanceMonitor
     from procbench.scheduling.queues import TaskQueue
     from procbench.scheduling.ready import PriorityScheduler
     from procbench.scheduling.settings import RunSettings
@@ -40,6 +42,8 @@ _HOMES = {
     "KEEP": "procbench.io.order",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
+    "MetricsServer": "procbench.monitoring.export",
+    "PerformanceMonitor": "procbench.monitoring.monitor",
     "PriorityScheduler": "procbench.scheduling.ready",
     "ProcbenchError": "procbench.errors",
     "ProcessPriorityManager": "procbench.cpu.priority",
@@ -66,6 +70,8 @@ __all__ = [
     "CpuAffinityManager",
     "MemoryMapping",
     "MemoryPoolManager",
+    "MetricsServer",
+    "PerformanceMonitor",
     "PriorityScheduler",
     "ProcbenchError",
     "ProcessPriorityManager",
