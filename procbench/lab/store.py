@@ -110,7 +110,9 @@ class Store:
         """Return the nearest folder above the data that exists; the data folder itself may be made only now."""
         return next(folder for folder in self.root.absolute().parents if folder.is_dir())
 
-    def load(self, experiment: str | None = None, host_id: str | None = None) -> LoadedRuns:
+    def load(
+        self, experiment: str | None = None, host_id: str | None = None, *, move_damaged: bool = True
+    ) -> LoadedRuns:
         """Read all runs, or those of one experiment or host; what cannot be read is named and never stops the rest.
 
         A damaged file is moved to ``quarantine/``, never deleted. One that a newer procbench wrote, or that may not be
@@ -119,6 +121,7 @@ class Store:
         Args:
             experiment: Only this experiment, as it was called when recorded.
             host_id: Only this host.
+            move_damaged: Whether a damaged file is moved; False changes nothing in the folder.
 
         Returns:
             The runs, oldest first; none if the folder does not exist.
@@ -137,7 +140,8 @@ class Store:
             except FileNotFoundError:  # deleted, or moved aside by another process, which reports it
                 continue
             except DamagedRunError as error:
-                refused.append((path, f"{error}; {self._quarantine(path)}"))
+                where = self._quarantine(path) if move_damaged else "the file stays where it is"
+                refused.append((path, f"{error}; {where}"))
             except (NewerSchemaError, OSError) as error:
                 refused.append((path, f"{error}; the file stays where it is"))
             else:
