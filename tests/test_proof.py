@@ -18,8 +18,9 @@ from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, S
 from procbench.errors import HostChangeError, InvalidInputError, WorkloadError
 from procbench.lab.batches import TaskBatch
 from procbench.lab.host_change import changed_host
-from procbench.lab.proof import prove, status_of
+from procbench.lab.proof import prove
 from procbench.lab.store import Store
+from procbench.lab.verdicts import is_shifted, status_of
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
 
@@ -116,29 +117,41 @@ def test_numbers_and_changes_that_make_no_sense_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "floor", "status"),
+    ("low", "high", "status"),
     [
-        (1.10, 1.30, 0.05, "proved"),
-        (1.03, 1.30, 0.05, "inconclusive"),  # within what noise alone shows
-        (0.97, 1.04, 0.01, "no gain"),
-        (0.90, 1.20, 0.01, "inconclusive"),
-        (0.60, 0.90, 0.05, "harmful"),
-        (1.50, 2.00, float("inf"), "inconclusive"),  # too few blocks to know the noise
+        (1.10, 1.30, "proved"),
+        (1.01, 1.30, "proved"),  # the interval knows the noise
+        (1.01, 1.06, "inconclusive"),  # it may be less than is worth a word
+        (1.01, 1.04, "no gain"),
+        (0.97, 1.04, "no gain"),
+        (0.90, 1.20, "inconclusive"),
+        (0.60, 0.90, "harmful"),
+        (0.0, float("inf"), "inconclusive"),  # too few blocks for an interval
     ],
 )
-def test_what_an_interval_says_of_time(low: float, high: float, floor: float, status: str):
-    assert status_of(Effect((low * high) ** 0.5, low, high, 0.95, 9, noise_floor=floor)) == status
+def test_what_an_interval_says_of_time(low: float, high: float, status: str):
+    ratio = (low * high) ** 0.5 if low else 2.0
+    effect = Effect(ratio, low, high, 0.99, 9)
+    assert status_of(effect) == status
+    assert status_of(effect, shifted=True) == "inconclusive"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "status"), [(0.98, 1.05, "proved"), (0.80, 1.00, "inconclusive"), (0.60, 0.80, "harmful")]
 )
 def test_a_gain_of_memory_counts_at_no_loss_of_time(low: float, high: float, status: str):
-    saved = Effect(8, 7.5, 8.5, 0.95, 9, noise_floor=0.01)
+    saved = Effect(8, 7.5, 8.5, 0.99, 9)
     took = Effect((low * high) ** 0.5, low, high, 0.95, 9, noise_floor=0.01)
     assert status_of(saved, took) == status
     none = dataclasses.replace(saved, ratio=1.0, low=0.99, high=1.01)
     assert status_of(none, took) == ("harmful" if status == "harmful" else "no gain")
+
+
+def test_a_batch_that_differs_from_itself_is_found_out():
+    same = [1.0, 1.1, 0.9, 1.0, 1.2, 0.95, 1.05, 1.0]
+    assert not is_shifted(same, same[::-1])
+    assert is_shifted(same, [2 * one for one in same])
+    assert not is_shifted(same[:6], [2 * one for one in same[:6]]), "six blocks know no interval of 99 %"
 
 
 def test_a_template_gives_each_command_its_arguments_and_expectations_go_to_who_has_none():
