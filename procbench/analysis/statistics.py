@@ -250,10 +250,13 @@ def twice_paired_effect(
     """
     import numpy as np
 
-    names: dict[str, Any] = {"condition_name": condition_name, "baseline_name": baseline_name, "resamples": 9}
-    paired_effect(baseline, condition, larger_is_better=larger_is_better, noise_floor=noise_floor, **names)  # checks
-    paired_effect(again, condition, larger_is_better=larger_is_better, **names)
-    logs = np.log(np.array([baseline, again, condition], dtype=np.float64))
+    given = [_checked(one, name, positive=True) for one, name in ((baseline, baseline_name), (again, "again"))]
+    given.append(_checked(condition, condition_name, positive=True))
+    if len({len(one) for one in given}) > 1:
+        raise InvalidInputError(f"values are paired by block, but they are {[len(one) for one in given]}")
+    if noise_floor is not None and not noise_floor >= 0:
+        raise InvalidInputError(f"a noise floor is a share of at least 0, and not {noise_floor!r}")
+    logs = np.log(np.array(given))
     gains = ((logs[2] - logs[:2]) if larger_is_better else (logs[:2] - logs[2])).T
     count, low, high = len(gains), -math.inf, math.inf
     if count >= fewest_blocks(confidence):

@@ -15,9 +15,10 @@ from typing import Final
 from procbench.analysis.observed import Observed
 from procbench.analysis.rules import analyze
 from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion
-from procbench.errors import InvalidInputError, WorkloadError
+from procbench.errors import InvalidInputError
 from procbench.lab.batches import TaskBatch
 from procbench.lab.proof import proof_of
+from procbench.lab.proof_runs import check_succeeded
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -45,7 +46,7 @@ def advise(batch: TaskBatch, settings: RunSettings, config: AnalysisConfig | Non
     """Run a batch twice, and return what its second run suggests. Output that is not captured goes to ``/dev/null``.
 
     Raises:
-        WorkloadError: No command could be started.
+        WorkloadError: Commands do not succeed.
     """
     quiet = settings if settings.capture else settings.changed(discard=True)
     for _ in range(LOOKED_AT):
@@ -54,9 +55,7 @@ def advise(batch: TaskBatch, settings: RunSettings, config: AnalysisConfig | Non
             results = list(scheduler.map(batch.tasks_for(quiet.args_per_task)))
             statistics = scheduler.statistics()
         took_s = time.perf_counter() - started
-        failed = [one for one in results if one.error is not None]
-        if len(failed) == len(results):
-            raise WorkloadError(f"no command could be started; the first of them: {failed[0].error}")
+        check_succeeded(results)
     observed = Observed.of(results, settings, statistics=statistics, arguments=batch.arguments)
     return Advice(observed, tuple(analyze(observed, settings, config)), took_s)
 

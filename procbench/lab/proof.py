@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from procbench.analysis.statistics import Effect, fewest_blocks
+from procbench.analysis.statistics import RESAMPLES, Effect, fewest_blocks
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, Status
 from procbench.errors import InvalidInputError, TrialError
 from procbench.io.command import Argument
@@ -30,7 +30,7 @@ WITHOUT: Final = "as it is"
 WITH: Final = "with the change"
 
 _MOST_BLOCKS: Final = 400
-_HALF_WIDTH: Final = 0.01
+_LOOK_RESAMPLES: Final = 1_999  # a look is repeated soon; what is reported has all of them
 
 
 def prove(
@@ -146,16 +146,9 @@ def _measured(
     on_progress: Callable[[Progress], object] | None,
 ) -> Trials:
     """Run blocks until they decide. What a batch does that fails meanwhile is the batch's error."""
-    decided = False
 
-    def look(progress: Progress) -> None:
-        nonlocal decided
-        if on_progress is not None:
-            on_progress(progress)
-        if progress.blocks >= fewest_blocks(SURE):
-            decided = _judged(suggestion, runs, progress.blocks, seed)[0] != "inconclusive"
-            if decided:
-                raise KeyboardInterrupt  # measure() ends with the finished blocks
+    def enough(so_far: Trials) -> bool:
+        return _status(suggestion, runs, so_far.blocks, seed, resamples=_LOOK_RESAMPLES) != "inconclusive"
 
     conditions = [Condition(name, runs.trial(name, changed=name == WITH)) for name in (WITHOUT, WITHOUT + AGAIN, WITH)]
     try:
@@ -166,42 +159,44 @@ def _measured(
             warmup_blocks=0,  # the first runs were that
             min_blocks=fewest_blocks(SURE),
             max_blocks=_MOST_BLOCKS,
-            target_half_width=_HALF_WIDTH,
             budget_s=budget_s,
             seed=seed,
             aa=False,  # the second baseline stands among the conditions, so that its costs are kept by name
-            on_progress=look,
+            enough=enough,
+            on_progress=on_progress,
         )
     except TrialError as error:
         raise error.__cause__ or error from error
     if not trials.blocks:
         raise KeyboardInterrupt
-    return replace(trials, stopped_because="interval") if decided else trials
+    return trials
 
 
-def _judged(
-    suggestion: OptimizationSuggestion, runs: ProofRuns, blocks: int, seed: int
-) -> tuple[Status, dict[str, Effect]]:
-    """Return what the finished blocks say, and every effect that they know."""
-    values = {
-        name: [runs.values(condition, cost, blocks) for condition in (WITHOUT, WITHOUT + AGAIN, WITH)]
-        for name, cost in MEASURED.items()
-    }
-    names: dict[str, Any] = {"condition_name": WITH, "baseline_name": WITHOUT, "seed": seed}
-    found = {name: effect for name, three in values.items() if (effect := gain_of(*three, **names)) is not None}
-    gained = found.get(suggestion.gain)
+def _values(runs: ProofRuns, what: str, blocks: int) -> tuple[list[float], list[float], list[float]]:
+    """Return what finished blocks cost: the batch as it is, again, and with the change."""
+    first, second, changed = (runs.values(name, MEASURED[what], blocks) for name in (WITHOUT, WITHOUT + AGAIN, WITH))
+    return first, second, changed
+
+
+def _status(
+    suggestion: OptimizationSuggestion, runs: ProofRuns, blocks: int, seed: int, resamples: int = RESAMPLES
+) -> Status:
+    """Return what the finished blocks say."""
+    values = _values(runs, suggestion.gain, blocks)
+    gained = gain_of(*values, seed=seed, resamples=resamples)
     if gained is None:
-        return "inconclusive", found
-    time_lost = loss_of(*values["time"], **names) if suggestion.gain == "memory" else None
-    shifted = is_shifted(*values[suggestion.gain][:2], seed=seed)
-    return status_of(gained, time_lost, shifted=shifted), found
+        return "inconclusive"
+    time_lost = loss_of(*_values(runs, "time", blocks), seed=seed) if suggestion.gain == "memory" else None
+    return status_of(gained, time_lost, shifted=is_shifted(*values[:2], seed=seed, resamples=resamples))
 
 
 def _told(suggestion: OptimizationSuggestion, runs: ProofRuns, trials: Trials) -> OptimizationSuggestion:
     """Return the suggestion with what was measured, and with what a reader of its status should know."""
-    status, sides = _judged(suggestion, runs, trials.blocks, trials.seed)
-    gained = sides.pop(suggestion.gain, None)
-    note = ""
+    names: dict[str, Any] = {"condition_name": WITH, "baseline_name": WITHOUT, "seed": trials.seed}
+    found = {what: gain_of(*_values(runs, what, trials.blocks), **names) for what in MEASURED}
+    gained = found.pop(suggestion.gain)
+    sides = {what: effect for what, effect in found.items() if effect is not None}
+    status, note = _status(suggestion, runs, trials.blocks, trials.seed), ""
     if gained is None:
         note = "its commands are smaller than this process, so that the kernel does not tell their memory"
     elif status == "inconclusive":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -60,13 +60,9 @@ class ProofRuns:
         hashes: dict[bool, str] = {}
         for changed in (False, True, False):
             results, seconds[changed] = self._run(changed, checking=True)
-            if failed := [one for one in results if one.outcome != "succeeded"]:
-                said = (
-                    f"{len(failed)} of {len(results)} commands do not succeed, the first of them {_ending(failed[0])}"
-                )
-                if changed:
-                    return f"with the change {said}"
-                raise WorkloadError(f"{said}; make them succeed before they are measured")
+            if changed and (said := not_succeeded(results)):
+                return f"with the change {said}"
+            check_succeeded(results)
             found = outcome_hash(results)
             if not changed and hashes.get(False, found) != found:
                 raise WorkloadError(
@@ -126,6 +122,24 @@ class ProofRuns:
         """Return the trials with what each run cost."""
         costs = [self.costs[one.condition][one.block] for one in trials.trials]
         return trials.frame().assign(**{name: [one[name] for one in costs] for name in COSTS})
+
+
+def check_succeeded(results: Sequence[TaskResult]) -> None:
+    """Raise unless all commands of a batch succeeded.
+
+    Raises:
+        WorkloadError: They did not; it says how many, and how the first of them ended.
+    """
+    if said := not_succeeded(results):
+        raise WorkloadError(f"{said}; make them succeed before they are measured")
+
+
+def not_succeeded(results: Sequence[TaskResult]) -> str:
+    """Return how many commands did not succeed and how the first of them ended; nothing where all did."""
+    failed = [one for one in results if one.outcome != "succeeded"]
+    if not failed:
+        return ""
+    return f"{len(failed)} of {len(results)} commands do not succeed, the first of them {_ending(failed[0])}"
 
 
 def _ending(one: TaskResult) -> str:

@@ -14,7 +14,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from procbench.analysis.statistics import Effect, fewest_blocks, noise_floor, paired_effect, twice_paired_effect
+from procbench.analysis.statistics import (
+    RESAMPLES,
+    Effect,
+    fewest_blocks,
+    noise_floor,
+    paired_effect,
+    twice_paired_effect,
+)
 from procbench.analysis.suggestions import Status
 
 WORTH: Final = 0.05
@@ -51,11 +58,11 @@ def loss_of(first: Sequence[float], second: Sequence[float], changed: Sequence[f
     return twice_paired_effect(first, second, changed, larger_is_better=False, noise_floor=floor, **names)
 
 
-def is_shifted(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> bool:
+def is_shifted(first: Sequence[float], second: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> bool:
     """Return whether a batch differs from itself, so that something else than the change has a part in it."""
     if len(first) < fewest_blocks(SURE) or not all(map(math.isfinite, (*first, *second))):
         return False
-    again = paired_effect(first, second, larger_is_better=False, confidence=SURE, seed=seed)
+    again = paired_effect(first, second, larger_is_better=False, confidence=SURE, seed=seed, resamples=resamples)
     return (again.low > 1 or again.high < 1) and abs(math.log(again.ratio)) > math.log1p(WORTH)
 
 
