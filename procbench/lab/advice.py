@@ -17,7 +17,7 @@ from procbench.analysis.rules import analyze
 from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion
 from procbench.errors import InvalidInputError
 from procbench.lab.batches import TaskBatch
-from procbench.lab.proof import proof_of
+from procbench.lab.proof import Proof, proof_of
 from procbench.lab.proof_runs import check_succeeded
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
@@ -72,7 +72,7 @@ def prove_first(
     seed: int = 0,
     allow_host_changes: bool = False,
     on_progress: Callable[[OptimizationSuggestion, Progress], object] | None = None,
-) -> list[OptimizationSuggestion]:
+) -> list[Proof]:
     """Prove the first suggestions, or the one that is named, and return all of them; the others stay ``unmeasured``.
 
     Each has an even share of what is left of the budget, so that one that is decided early leaves its time to the next. Ctrl-C
@@ -101,20 +101,20 @@ def prove_first(
         raise InvalidInputError(
             f"nothing was suggested by the rule {only!r}; what was: {', '.join(names) or 'nothing'}"
         )
-    found = list(suggestions)
+    found = [Proof(one) for one in suggestions]
     refused = "it changes the host, which was not allowed"
     wanted: list[int] = []
-    for place, one in enumerate(found):
+    for place, one in enumerate(suggestions):
         if (only and one.rule != only) or (not only and len(wanted) == most):
             continue
         if isinstance(one.change, HostChange) and not allow_host_changes:
-            found[place] = replace(one, note="; ".join(filter(None, (one.note, refused))))
+            found[place] = Proof(replace(one, note="; ".join(filter(None, (one.note, refused)))))
         else:
             wanted.append(place)
     ends_s = time.monotonic() + budget_s
     for done, place in enumerate(wanted):
-        one = found[place]
-        proof = proof_of(
+        one = suggestions[place]
+        found[place] = proof_of(
             one,
             batch,
             settings,
@@ -124,8 +124,7 @@ def prove_first(
             allow_host_changes=allow_host_changes,
             on_progress=None if on_progress is None else _told(on_progress, one),
         )
-        found[place] = proof.suggestion
-        if proof.interrupted:
+        if found[place].interrupted:
             break
     return found
 

@@ -86,11 +86,16 @@ class Proof(NamedTuple):
 
     Attributes:
         suggestion: With its status.
-        interrupted: Whether Ctrl-C ended it before it was decided.
+        trials: The times of its runs, seconds; None if it came to none.
     """
 
     suggestion: OptimizationSuggestion
-    interrupted: bool = False
+    trials: Trials | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it before it was decided."""
+        return self.trials is not None and self.trials.stopped_because == "interrupted"
 
 
 def proof_of(
@@ -105,7 +110,7 @@ def proof_of(
     repeats: str = "",
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Proof:
-    """Do as :func:`prove`, and also say whether Ctrl-C ended it, so that somebody with more to prove can stop."""
+    """Do as :func:`prove`, and also return the times, and whether Ctrl-C ended it."""
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise InvalidInputError(f"budget_s is a number of seconds above 0, and not {budget_s!r}")
     host = suggestion.change if isinstance(suggestion.change, HostChange) else None
@@ -130,7 +135,7 @@ def proof_of(
     judged = _told(suggestion, runs, trials)
     if data_dir:
         judged = recorded(judged, suggestion, runs, trials, budget_s=budget_s, data_dir=data_dir, repeats=repeats)
-    return Proof(judged, trials.stopped_because == "interrupted")
+    return Proof(judged, trials)
 
 
 def _said(suggestion: OptimizationSuggestion, status: Status, note: str) -> OptimizationSuggestion:

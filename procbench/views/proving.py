@@ -130,7 +130,7 @@ def _anew(options: ProveOptions, say: Callable[[str], None]) -> int:
         )
         return 1
     with _progress(say) as tell:
-        found = prove_first(
+        proofs = prove_first(
             advice.suggestions,
             batch,
             options.chosen,
@@ -141,6 +141,7 @@ def _anew(options: ProveOptions, say: Callable[[str], None]) -> int:
             allow_host_changes=options.allow_host_changes,
             on_progress=tell,
         )
+    found = [proof.suggestion for proof in proofs]
     if options.as_json:
         sys.stdout.write(json.dumps([one.to_dict() for one in found], indent=1) + "\n")
     elif found:
