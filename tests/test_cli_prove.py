@@ -24,7 +24,9 @@ from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
 from procbench.views.proving import ProveOptions, prove_asked
 from procbench.views.suggestion_table import Row, SuggestionTable, effect_words, repeat_command
+from tests.command_line import started
 from tests.test_cli import procbench
+from tests.waiting import wait_until
 
 WAITING = "sleep 0.02\n" * 4
 
@@ -202,6 +204,31 @@ def test_a_proof_of_a_change_of_the_host_is_not_repeated_unasked(tmp_path: Path)
     with pytest.raises(InvalidInputError, match="--allow-host-changes"):
         prove_asked(options, lambda _: None)
     assert all(signal.getsignal(number) is signal.SIG_DFL for number in ENDING)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_host_is_changed_restores_it(tmp_path: Path, number: signal.Signals, status: int):
+    """A proof is repeated and its command hangs while the host is changed; the signal ends it, and the old state is back."""
+    state, gate = tmp_path / "state", tmp_path / "gate"
+    state.write_text("old")
+    write = ("sh", "-c", 'printf "$2" > "$1"', "sh", str(state))
+    change = HostChange((*write, "new"), (*write, "old"), ("cat", str(state)), "a file: old to new")
+    hangs = f'if [ -e {gate} ] && [ "$(cat {state})" = new ]; then exec sleep 1000; fi'
+    told = prove(
+        suggestion(change=change),
+        [["sh", "-c", hangs]],
+        RunSettings(),
+        budget_s=20,
+        data_dir=tmp_path / "data",
+        allow_host_changes=True,
+    )
+    gate.touch()
+    with started("prove", run_name(str(told.evidence)), "--allow-host-changes", cwd=tmp_path) as child:
+        wait_until(lambda: state.read_text() == "new")
+        child.send_signal(number)
+        assert child.wait() == status
+        assert b"nothing is left half done" in child.stderr.read()
+    assert state.read_text() == "old"
 
 
 # --- how it is shown ------------------------------------------------------------------------------------------------

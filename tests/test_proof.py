@@ -16,6 +16,8 @@ from benchmarks.suggestions import cases, nothing
 from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, SettingsChange
 from procbench.errors import HostChangeError, InvalidInputError, WorkloadError
+from procbench.io.signals import ENDING, EndedBySignal, ending_by_exception
+from procbench.lab import host_change
 from procbench.lab.batches import TaskBatch
 from procbench.lab.host_change import changed_host
 from procbench.lab.proof import prove
@@ -195,6 +197,85 @@ def test_ctrl_c_while_the_host_is_changed_restores_it_first(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), changed_host(change):
         signal.raise_signal(signal.SIGINT if state.read_text() == "new" else signal.SIGTERM)
     assert state.read_text() == "old"
+
+
+def shell_change(path: Path, *, apply: str = ":", undo: str = ":") -> HostChange:
+    """A change of a file that costs little, and does something else besides."""
+    path.write_text("old")
+    write = ("sh", "-c", 'printf "$2" > "$1"; eval "$3"', "sh", str(path))
+    return HostChange((*write, "new", apply), (*write, "old", undo), ("cat", str(path)), "a file: old → new")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_line_leaves_the_host_as_it_was(tmp_path: Path, number: signal.Signals):
+    """Ctrl-C and SIGTERM at each line of the code that changes and restores, one after the other, until it runs through."""
+    state, ended = tmp_path / "state", 0
+    change = shell_change(state)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, *ENDING)}
+    for place in range(1, 500):
+        left = place
+
+        def at_each_line(frame: Any, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != host_change.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    signal.raise_signal(number)
+            return at_each_line
+
+        with ending_by_exception():
+            try:
+                sys.settrace(at_each_line)
+                with changed_host(change):
+                    assert state.read_text() == "new"
+            except (KeyboardInterrupt, EndedBySignal):
+                ended += 1
+            finally:
+                sys.settrace(None)
+        assert state.read_text() == "old", place
+        assert {one: signal.getsignal(one) for one in handlers} == handlers, place
+        if left > 0:
+            break
+    else:
+        pytest.fail("it never ran through")
+    assert ended > 20
+
+
+def test_sigterm_while_the_change_is_made_or_undone_restores_it(tmp_path: Path):
+    """The commands that change and restore send the signal themselves, and go on; nobody else catches it."""
+    kill = f"kill -TERM {os.getpid()}"
+    for change in (shell_change(tmp_path / "a", apply=kill), shell_change(tmp_path / "b", undo=kill)):
+        with pytest.raises(EndedBySignal) as ended, changed_host(change):
+            pass
+        assert ended.value.code == 143
+        assert Path(change.check_argv[1]).read_text() == "old"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_does_not_hide_that_the_host_could_not_be_restored(tmp_path: Path):
+    change = shell_change(tmp_path / "state", undo=f"kill -TERM {os.getpid()}; exit 3")
+    with pytest.raises(HostChangeError, match="run it by hand"), changed_host(change):
+        pass
+
+
+def test_a_handler_of_ones_own_is_asked_and_an_ignored_signal_stays_so(tmp_path: Path):
+    heard: list[int] = []
+    change = shell_change(tmp_path / "state")
+    before = [
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(number)),
+        signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ]
+    try:
+        with changed_host(change):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+                signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    assert heard == [signal.SIGTERM] * 2
+    assert (tmp_path / "state").read_text() == "old"
 
 
 def test_ctrl_c_while_the_host_is_restored_waits_for_that(tmp_path: Path):

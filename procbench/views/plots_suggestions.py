@@ -49,7 +49,7 @@ def effects(table: pd.DataFrame) -> Axes:
     axes.set_yticks(range(len(found)), [textwrap.fill(row["change"], 30) for row in found])
     axes.set_ylim(-0.6, max(1, len(found)) - 0.4)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("times as good as before, with 99 % interval; more is better")
+    axes.set_xlabel("times as good as before, with interval; more is better")
     legend_above(axes)
     return axes
 
@@ -82,7 +82,10 @@ def before_and_after(times: Mapping[str, Sequence[float]], table: pd.DataFrame) 
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("time of the whole batch (ms), less is better")
-    legend_above(axes)
+    if times:
+        legend_above(axes)
+    else:
+        axes.text(0.5, 0.5, "nothing was proved", transform=axes.transAxes, ha="center", va="center")
     return axes
 
 
