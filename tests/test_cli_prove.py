@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,63 @@ def test_a_run_that_is_no_proof_and_one_without_its_commands_say_so(tmp_path: Pa
     gone = {**run.parameters, "workload": {**run.parameters["workload"], "folder": str(tmp_path / "gone")}}
     with pytest.raises(InvalidInputError, match="not there any more"):
         StoredProof.of(dataclasses.replace(run, parameters=gone))
+
+
+def test_a_torn_or_flipped_proof_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """R03, R04: cut anywhere or with one bit flipped, a proof is not repeated, and stays for whoever wants to look."""
+    from procbench.cli import run_command
+
+    monkeypatch.chdir(tmp_path)
+    told = prove(suggestion(), [["true"]], RunSettings(workers=1), budget_s=20, data_dir=tmp_path / "data")
+    path = Path(str(told.evidence))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for content in (b"", whole[:100], whole[:-1], bytes(flipped)):
+        path.write_bytes(content)
+        for name in (run_name(path), str(path)):
+            assert run_command(["prove", name]) == 1
+            said = capsys.readouterr().err
+            assert f"{path.name} is damaged" in said
+            assert said.count("\n") == 1
+        assert path.read_bytes() == content
+
+
+def test_proofs_that_are_recorded_at_once_are_all_kept(tmp_path: Path):
+    """R05: four threads prove the same thing in the same folder at the same time; each has a run of its own."""
+    told: list[OptimizationSuggestion] = []
+
+    def one() -> None:
+        told.append(prove(suggestion(), [["true"]], RunSettings(workers=1), budget_s=60, data_dir=tmp_path))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loaded = Store(tmp_path).load("proof")
+    assert loaded.quarantined == ()
+    assert {str(run.path) for run in loaded.runs} == {str(one.evidence) for one in told}
+    assert len(loaded.runs) == 4
+
+
+def test_a_run_is_found_by_its_file_and_by_the_beginning_of_its_names(tmp_path: Path):
+    store = Store(tmp_path)
+    told = prove(suggestion(), [["true"]], RunSettings(workers=1), budget_s=20, data_dir=tmp_path)
+    path = Path(str(told.evidence))
+    run = store.find(str(path))
+    for name in (path.name, run_name(path), run_name(path)[:6], run.run_id, run.run_id[:12]):
+        assert store.find(name).run_id == run.run_id
+    with pytest.raises(InvalidInputError, match="names no run"):
+        store.find(run_name(path)[:3])
+    with pytest.raises(InvalidInputError, match="there is no run"):
+        store.find("20260101T000000Z-proof-0123456789abcdef.parquet")
+    twin = path.with_name(path.name.replace(run_name(path), run_name(path)[:6] + "0" * 10))
+    twin.write_bytes(path.read_bytes())
+    with pytest.raises(InvalidInputError, match="2 runs begin with"):
+        store.find(run_name(path)[:6])
 
 
 def test_a_proof_of_a_change_of_the_host_is_not_repeated_unasked(tmp_path: Path):
