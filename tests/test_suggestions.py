@@ -356,3 +356,23 @@ def test_what_is_no_result_is_refused_and_failures_are_counted():
     seen = Observed.of([result(0, 1), refused, result(0, 1, returncode=1)], RunSettings())
     assert (seen.tasks, seen.failed_share) == (2, pytest.approx(2 / 3))
     assert json.dumps(seen.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"category": "CPU"}, "there is no category 'CPU'; there are: cpu, memory"),
+        ({"priority": "urgent"}, "there is no priority 'urgent'"),
+        ({"cost": "free"}, "there is no cost 'free'"),
+        ({"gain": "money"}, "there is no gain 'money'"),
+        ({"status": "sure"}, "there is no status 'sure'"),
+        ({"at_most": float("nan")}, "at_most"),
+    ],
+)
+def test_words_that_a_suggestion_does_not_know_are_refused_also_from_a_record(wrong: dict[str, Any], said: str):
+    change = SettingsChange({"workers": 2}, {"workers": 1})
+    usual: dict[str, Any] = {"category": "cpu", "priority": "low", "description": "d", "why": "w", "change": change}
+    with pytest.raises(InvalidInputError, match=said):
+        OptimizationSuggestion(**usual | wrong)
+    with pytest.raises(InvalidInputError, match=said):
+        OptimizationSuggestion.from_dict(OptimizationSuggestion(**usual).to_dict() | wrong)

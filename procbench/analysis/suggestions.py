@@ -204,6 +204,9 @@ class OptimizationSuggestion:
         evidence: File of the recorded measurement; None if there is none.
         side_effects: What else was measured: ``time`` or ``memory``, ``cpu_time`` and ``latency`` (the slowest commands' time).
         note: What a reader of the status should know.
+
+    Raises:
+        InvalidInputError: There is no such category, priority, cost, gain or status, or ``at_most`` is no number.
     """
 
     rule: str = ""
@@ -221,6 +224,13 @@ class OptimizationSuggestion:
     evidence: str | None = None
     side_effects: Mapping[str, Effect] = field(default_factory=dict)
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for name, words in _WORDS.items():
+            if (said := getattr(self, name)) not in words:
+                raise InvalidInputError(f"there is no {name} {said!r}; there are: {', '.join(words)}")
+        if not self.at_most >= 0:
+            raise InvalidInputError(f"at_most is how many times better it could be, and not {self.at_most!r}")
 
     def apply(self, settings: RunSettings) -> RunSettings:
         """Return settings with the change; a change of the host leaves them as they are.
@@ -291,6 +301,13 @@ class OptimizationSuggestion:
             raise InvalidInputError(f"this is not a recorded suggestion: {error!r}") from error
 
 
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "category": CATEGORIES,
+    "priority": LEVELS,
+    "cost": get_args(Cost),
+    "gain": get_args(Gain),
+    "status": get_args(Status),
+}
 _PLAIN_FIELDS: Final = (
     *("rule", "category", "priority", "description", "why", "cost", "gain", "status", "evidence", "note"),
 )
