@@ -22,7 +22,7 @@ def _chart_class() -> type[Any]:
     import anywidget
     import traitlets
 
-    class LiveChart(anywidget.AnyWidget):  # type: ignore[misc]
+    class LiveChart(anywidget.AnyWidget):
         _esm = _JS.read_text(encoding="utf-8")
         frame = traitlets.Dict().tag(sync=True)
         label = traitlets.Unicode().tag(sync=True)
@@ -96,7 +96,9 @@ def heat(
     return {**frame, "kind": "heat", "rows": frame.pop("names"), "note": note, "height": height}
 
 
-def bars(rows: Sequence[str], spans: Sequence[tuple[float, float, int, int]], window: tuple[float, float]) -> dict[str, Any]:
+def bars(
+    rows: Sequence[str], spans: Sequence[tuple[float, float, int, int]], window: tuple[float, float]
+) -> dict[str, Any]:
     """Return what shows spans of time, such as a timeline of workers.
 
     Args:
@@ -134,7 +136,10 @@ def dots(
     import math
 
     known = [value for row in ends for value in row if math.isfinite(value)]
-    low, high = min([*known, *([] if limit is None else [limit])], default=0.0), max([*known, limit or 0.0], default=1.0)
+    low, high = (
+        min([*known, *([] if limit is None else [limit])], default=0.0),
+        max([*known, limit or 0.0], default=1.0),
+    )
     room = 0.06 * (high - low) or 1.0
     return {
         "kind": "dots",

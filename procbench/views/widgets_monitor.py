@@ -184,16 +184,16 @@ class MonitorDashboard(Shown):
             times, columns = self._recorded(lane.collector, window)
             series = {words: columns.get(metric, [math.nan] * len(times)) for words, metric in lane.series.items()}
             top = _last(columns.get("total", ())) if lane.collector == "memory" else math.nan
-            chart.frame = lines(
-                times, series, lane.unit, window, top=top if top > 0 else None, marks=self.annotations
-            )
+            chart.frame = lines(times, series, lane.unit, window, top=top if top > 0 else None, marks=self.annotations)
         if not self.paused and time.monotonic() - self._tree_s >= _TREE_EVERY_S:
             self._tree_s = time.monotonic()
             self._rows, self._count = self._tree.rows(_MOST_ROWS)
             self._table.value = self._tree_html()
         self._say_troubles()
 
-    def _recorded(self, collector: str, window: tuple[float, float]) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
+    def _recorded(
+        self, collector: str, window: tuple[float, float]
+    ) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
         """Return the times within a window, not too many, and the values at them."""
         for watched in self._monitor.watched:
             if watched.name == collector:
@@ -214,7 +214,7 @@ class MonitorDashboard(Shown):
     def _tree_html(self) -> str:
         rows = [
             (
-                f"{'– ' * one.depth}{one.pid}",
+                f"{'· ' * one.depth}{one.pid}",
                 one_line(one.command, longest=90),
                 one.state,
                 for_people(one.cpu_share, "share"),
@@ -234,7 +234,9 @@ class MonitorDashboard(Shown):
         if not rows:
             return "<p>A monitor that has not sampled anything yet.</p>"
         heads = ("metric", "mean", "median", "95 %", "largest", "last")
-        notes = "".join(table_html(("at", "note"), [(for_people(at, "s"), said) for at, said in self.annotations], "Notes"))
+        notes = "".join(
+            table_html(("at", "note"), [(for_people(at, "s"), said) for at, said in self.annotations], "Notes")
+        )
         return self._picture() + (notes if self.annotations else "") + table_html(heads, rows, "What was sampled")
 
     def twin_text(self) -> str:
@@ -256,13 +258,17 @@ class MonitorDashboard(Shown):
             axes.plot(times, [100 * value for value in values], color=colour, label=name, linewidth=1.5)
         for at, said in self.annotations:
             axes.axvline(at, color=VERMILION, linestyle="--", linewidth=1.2)
-            axes.annotate(said, (at, 0.97), (3, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top")
+            axes.annotate(
+                said, (at, 0.97), (3, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top"
+            )
         axes.set_ylim(0, 105)
         axes.set_xlabel("time since the monitor's start (s)")
         axes.set_ylabel("busy (%)")
         legend_above(axes)
         busy = for_people(_last(columns.get("busy", ())), "share")
-        return picture_html(axes.figure, f"How busy each CPU was over the last {self._window.value:g} s; at the end {busy}")
+        return picture_html(
+            axes.figure, f"How busy each CPU was over the last {self._window.value:g} s; at the end {busy}"
+        )
 
 
 def _busy(columns: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:

@@ -220,7 +220,9 @@ def _said(state: BatchState) -> str:
 def _progress_html(state: BatchState) -> str:
     left = "" if state.left_s is None else f"; about {seconds_for_people(state.left_s)} left"
     phase = {"ready": "", "running": "", "cancelling": " · is being cancelled", "over": " · over"}[state.phase]
-    bar = f'<progress aria-label="commands that have ended" max="{max(state.total, 1)}" value="{state.done}"></progress>'
+    bar = (
+        f'<progress aria-label="commands that have ended" max="{max(state.total, 1)}" value="{state.done}"></progress>'
+    )
     return f"{bar} <span>{escape(_said(state) + left + phase)}</span>"
 
 

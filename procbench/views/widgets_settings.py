@@ -39,7 +39,9 @@ class SettingsForm:
         Raises:
             InvalidInputError: A value makes no sense; the message names the setting.
         """
-        return self._given.changed(**{name: _read(name, control, self._given) for name, control in self._controls.items()})
+        return self._given.changed(
+            **{name: _read(name, control, self._given) for name, control in self._controls.items()}
+        )
 
     def show(self, settings: RunSettings) -> None:
         """Have the controls show other settings."""

@@ -80,8 +80,8 @@ class Shown:
         from IPython.display import display
 
         if not self._closed:
-            display(self.root)
-        handle = display(self._twin(), raw=True, display_id=True)
+            display(self.root)  # type: ignore[no-untyped-call]
+        handle = display(self._twin(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
         if handle is not None:
             self._twins.append(handle)
 
@@ -120,7 +120,7 @@ def _close(widget: Any) -> None:
 
 
 def text_field(words: str, value: str = "", hint: str = "", width: str = "220px") -> Any:
-    """Return a field for a line of text; its words are its label. (A slider's would be no label, so there are none.)"""
+    """Return a field for a line of text; its words are its label, as those of a slider would not be."""
     import ipywidgets
 
     return ipywidgets.Text(
