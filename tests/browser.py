@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
 _START_S = 90.0
-_HARMLESS = re.compile(r"^\[[IWD] ")
 
 
 class Server(NamedTuple):
@@ -44,7 +42,7 @@ class Server(NamedTuple):
     def problems(self) -> list[str]:
         """Return the lines of its log that tell of an error, with what belongs to them."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if re.match(r"^\[[EC] |Traceback|\w*Error\b", line)]
+        return [line for line in lines if re.match(r"^\[E |.*Traceback|\w*Error\b", line)]
 
 
 def why_not() -> str:
@@ -136,7 +134,7 @@ def chromium(width: int = 1400, height: int = 3000) -> Iterator[Any]:
     """Yield a new page of Chromium; it has a profile of its own, and is gone at the end."""
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True), sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS])
         try:
             yield browser.new_page(viewport={"width": width, "height": height})

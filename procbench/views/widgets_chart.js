@@ -177,7 +177,7 @@ class Picture {
     }
     g.restore();
     let x = this.left;
-    for (const [colour, name] of [[this.colours[0], "ran"], [this.colours[1], "stolen (band on top)"], [bad, "failed (struck)"]]) {
+    for (const [colour, name] of [[this.colours[0], "ran"], [this.colours[1], "stolen (band on top)"], [bad, "failed or cancelled (struck)"]]) {
       g.fillStyle = colour; g.fillRect(x, 6, 14, 10);
       this.text(name, x + 19, 11);
       x += 34 + g.measureText(name).width;

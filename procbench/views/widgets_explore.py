@@ -304,5 +304,5 @@ def _median_words(level: Level) -> str:
 
 def _effect_words(effect: Effect | None) -> str:
     if effect is None:
-        return "not paired"
+        return "not paired: hold more columns still"
     return with_interval(effect.ratio, effect.low, effect.high, 2)

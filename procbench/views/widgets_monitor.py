@@ -100,7 +100,7 @@ class MonitorDashboard(Shown):
         self._window = choice("Window", list(WINDOWS_S.items()), window_s, "how far back the charts reach")
         self._window.observe(lambda _: self._guarded(self._repaint), "value")
         self._pause = self._button("Pause", self._turn, hint="stop the charts; the monitor goes on")
-        self._note = text_field("Note", hint="what begins here, such as: batch started")
+        self._note = text_field("Note", hint="what begins here, such as: batch started", room=260)
         self._mark = self._button("Mark", self._mark_now, hint="put the note on the charts, at this moment")
         boxes = [("CPUs: busy", self._cpu)] if "cpu" in known else []
         boxes += [(lane.words, chart) for lane, chart in self._charts]
@@ -234,9 +234,7 @@ class MonitorDashboard(Shown):
         if not rows:
             return "<p>A monitor that has not sampled anything yet.</p>"
         heads = ("metric", "mean", "median", "95 %", "largest", "last")
-        notes = "".join(
-            table_html(("at", "note"), [(for_people(at, "s"), said) for at, said in self.annotations], "Notes")
-        )
+        notes = table_html(("at", "note"), [(for_people(at, "s"), said) for at, said in self.annotations], "Notes")
         return self._picture() + (notes if self.annotations else "") + table_html(heads, rows, "What was sampled")
 
     def twin_text(self) -> str:

@@ -19,7 +19,7 @@ from procbench.views.widgets_batch import BackgroundBatch, BatchState
 from procbench.views.widgets_chart import bars, new_chart
 from procbench.views.widgets_feed import INTERVAL_S, Feed
 from procbench.views.widgets_settings import SettingsForm
-from procbench.views.widgets_shown import Shown, heading, picture_html, row, table_html
+from procbench.views.widgets_shown import Shown, heading, picture_html, row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,10 @@ class RunPanel(Shown):
             self._failures.value = _failures_html(failures)
         if state.phase == "over":
             self._enable(running=False)
-            self.say(state.error or _said(state), error=state.error is not None)
+            self.say(
+                state.error or ("Cancelled." if state.cancelled else "The batch has ended."),
+                error=state.error is not None,
+            )
             self._settled()
 
     def _enable(self, *, running: bool) -> None:
@@ -238,5 +241,7 @@ def _failures_html(failures: Sequence[TaskResult]) -> str:
         cells = f"<td>{escape(one_line(how_it_failed(result)))}</td><td>{said}</td>"
         rows.append(f'<tr><th scope="row">{escape(command)}</th>{cells}</tr>')
     more = f"; the last {_MOST_FAILURES} of them" if len(failures) > _MOST_FAILURES else ""
-    empty = table_html(("command", "how", "what it wrote to standard error"), (), f"{len(failures):,} failed{more}")
-    return empty.replace("<tbody></tbody>", f"<tbody>{''.join(rows)}</tbody>")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("command", "how", "what it wrote to standard error"))
+    caption = f"<caption>{len(failures):,} failed{more}</caption>"
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table class="procbench-table">{caption}{body}</table>'

@@ -12,6 +12,7 @@ FIRST: Final = ("workers", "pin", "nice", "order", "timeout", "retries", "halt",
 """What people change most; the rest is folded away."""
 
 _AS_IT_IS: Final = "(as it is)"
+_NONE: Final = ""  # a list whose value is None has nothing chosen
 
 
 class SettingsForm:
@@ -47,7 +48,7 @@ class SettingsForm:
         """Have the controls show other settings."""
         self._given = settings
         for name, control in self._controls.items():
-            control.value = _shown(name, getattr(settings, name), control)
+            control.value = _shown(getattr(settings, name), control)
 
     def enable(self, enabled: bool) -> None:
         """Let the controls be changed, or not."""
@@ -56,16 +57,18 @@ class SettingsForm:
 
 
 def _control(name: str, facts: Any, settings: RunSettings) -> Any:
-    value, words = getattr(settings, name), name.replace("_", " ")
-    unit = f" ({facts['unit']})" if facts["unit"] else ""
+    value, unit = getattr(settings, name), facts["unit"]
+    words = name.removesuffix(f"_{unit}").replace("_", " ")
+    if unit and unit != words:
+        words += f" ({unit})"
     if isinstance(value, bool):
         return tick(words, value, facts["meaning"])
     if facts["choices"] and not isinstance(value, tuple):
         options = [(word, word) for word in facts["choices"]]
         if getattr(RunSettings(), name) is None:
-            options.insert(0, (_AS_IT_IS, None))
-        return choice(words, options, value, facts["meaning"])
-    return text_field(f"{words}{unit}", _text(value), _hint(name, facts), width="230px")
+            options.insert(0, (_AS_IT_IS, _NONE))
+        return choice(words, options, _NONE if value is None else value, facts["meaning"])
+    return text_field(words, _text(value), _hint(name, facts))
 
 
 def _hint(name: str, facts: Any) -> str:
@@ -79,14 +82,16 @@ def _text(value: Any) -> str:
     return json.dumps(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def _shown(name: str, value: Any, control: Any) -> Any:
-    return _text(value) if control.has_trait("placeholder") else value
+def _shown(value: Any, control: Any) -> Any:
+    if control.has_trait("placeholder"):
+        return _text(value)
+    return _NONE if value is None else value
 
 
 def _read(name: str, control: Any, given: RunSettings) -> Any:
     """Return a control's value; a number that is written stays a number, and an empty field the default."""
     if not control.has_trait("placeholder"):
-        return control.value
+        return None if control.value == _NONE else control.value
     text = control.value.strip()
     if not text:
         return getattr(RunSettings(), name)

@@ -119,7 +119,7 @@ def _close(widget: Any) -> None:
     widget.close()
 
 
-def text_field(words: str, value: str = "", hint: str = "", width: str = "220px") -> Any:
+def text_field(words: str, value: str = "", hint: str = "", room: int = 110) -> Any:
     """Return a field for a line of text; its words are its label, as those of a slider would not be."""
     import ipywidgets
 
@@ -129,17 +129,22 @@ def text_field(words: str, value: str = "", hint: str = "", width: str = "220px"
         placeholder=hint,
         tooltip=hint,
         style=_WIDE,
-        layout={"width": width},
+        layout={"width": f"{7 * len(words) + room}px", "flex": "0 0 auto"},
         continuous_update=False,
     )
 
 
-def choice(words: str, options: Sequence[Any], value: Any, hint: str = "", width: str = "auto") -> Any:
+def choice(words: str, options: Sequence[Any], value: Any, hint: str = "") -> Any:
     """Return a list to choose from."""
     import ipywidgets
 
     return ipywidgets.Dropdown(
-        options=options, value=value, description=words, tooltip=hint, style=_WIDE, layout={"width": width}
+        options=options,
+        value=value,
+        description=words,
+        tooltip=hint,
+        style=_WIDE,
+        layout={"width": "auto", "flex": "0 0 auto"},
     )
 
 
@@ -165,13 +170,15 @@ def heading(words: str) -> Any:
 
 
 def table_html(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """Return a table whose cells are text; the first of each row is its head."""
+    """Return a table whose cells are text; the first of each row is its head. Without rows only the caption is left."""
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    if not rows:
+        return f'<table class="procbench-table">{said}</table>'
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<table class="procbench-table">{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
