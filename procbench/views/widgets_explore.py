@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 ALL: Final = "(all)"
 _MOST_LEVELS: Final = 40
-_NO_FACTORS: Final = {"block", "position", "warm_up", "outlier", "started_s"}
-_NO_METRICS: Final = {*_NO_FACTORS, "condition"}
+_NO_FACTORS: Final = {"value", "block", "position", "warm_up", "outlier", "started_s"}
+_NO_METRICS: Final = (_NO_FACTORS | {"condition"}) - {"value"}
 _BLOCK: Final = "block"
 
 
@@ -104,7 +104,7 @@ def compare(frame: pd.DataFrame, chosen: Choice) -> list[Level]:
     words = kept[chosen.factor].astype(str)
     base = kept[words == chosen.baseline]
     found = []
-    for level in words.drop_duplicates():
+    for level in frame[chosen.factor].dropna().astype(str).drop_duplicates():
         part = kept[words == level]
         values = [float(value) for value in part[chosen.metric] if math.isfinite(value)]
         if not values:
@@ -119,9 +119,10 @@ def _effect(base: pd.DataFrame, part: pd.DataFrame, chosen: Choice, level: str) 
     """Compare within blocks, where both have exactly one value above 0 in each of some."""
     if _BLOCK not in part or base[_BLOCK].duplicated().any() or part[_BLOCK].duplicated().any():
         return None
-    both = base.set_index(_BLOCK)[[chosen.metric]].join(
-        part.set_index(_BLOCK)[[chosen.metric]], lsuffix="_base", how="inner"
-    )
+    import pandas as pd
+
+    columns = [one.set_index(_BLOCK)[chosen.metric] for one in (base, part)]
+    both = pd.concat(columns, axis=1, join="inner")
     both = both[(both > 0).all(axis=1)]
     if both.empty:
         return None

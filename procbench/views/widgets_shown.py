@@ -173,7 +173,7 @@ def table_html(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str
     """Return a table whose cells are text; the first of each row is its head. Without rows only the caption is left."""
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     if not rows:
-        return f'<table class="procbench-table">{said}</table>'
+        return f"<p>{escape(caption)}</p>"
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
@@ -195,12 +195,14 @@ def picture_html(figure: Any, alt: str) -> str:
 
 _CSS: Final = """
 .procbench h4 { margin: 6px 0 2px }
-.procbench-table { border-collapse: collapse; font-size: 12px; color: var(--jp-ui-font-color1) }
-.procbench-table caption { text-align: left; font-weight: bold; padding: 2px 0 }
-.procbench-table th, .procbench-table td { padding: 2px 10px 2px 0; text-align: left; vertical-align: top; font-weight: normal;
+.procbench-table, .procbench-card { border-collapse: collapse; font-size: 12px; color: var(--jp-ui-font-color1) }
+.procbench-table caption, .procbench-card caption { text-align: left; font-weight: bold; padding: 2px 0 }
+.procbench-table th, .procbench-table td, .procbench-card th, .procbench-card td {
+  padding: 2px 10px 2px 0; text-align: left; vertical-align: top; font-weight: normal;
   line-height: 1.35; max-width: 520px; overflow-wrap: anywhere; white-space: normal }
 .procbench-table thead th { font-weight: bold; border-bottom: 1px solid var(--jp-border-color1) }
-.procbench-table pre { margin: 2px 0; white-space: pre-wrap; font-size: 11px }
+.procbench-card th[scope=row] { font-weight: bold; white-space: nowrap }
+.procbench-table pre, .procbench-card pre { margin: 2px 0; white-space: pre-wrap; font-size: 11px }
 .procbench progress { width: 260px; height: 14px; accent-color: #0072B2; vertical-align: middle }
 .procbench-error { color: var(--jp-error-color0, #b00020); font-weight: bold; line-height: 1.4 }
 .procbench-said { color: var(--jp-ui-font-color1) }
