@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from procbench.lab.host import read_host
 from procbench.lab.noise import NoiseCode, NoiseWarning
 from procbench.monitoring.monitor import PerformanceMonitor
 from procbench.views import in_notebook
-from tests.waiting import run_python
+from tests.waiting import ROOT, run_python
 
 EVIL = "<script>alert('&')</script>"
 
@@ -69,7 +72,7 @@ def test_a_result_says_how_it_ended_and_what_it_cost(shell):
     long = looks(shell, result_of("sh", "-c", "seq 100000"))[1]
     assert "the end of 588,895 bytes" in long
     assert long.endswith("100000")
-    assert len(long) < 5000
+    assert len(long.splitlines()) < 35
 
 
 def test_settings_show_what_differs_with_unit_and_meaning(shell):
@@ -144,14 +147,19 @@ monitor.stop()
 def test_an_exported_notebook_shows_every_widget_without_a_network(tmp_path: Path):
     """With nbconvert's own template, whose widgets would need a network, and in our report."""
     import nbconvert
-    from nbclient import NotebookClient
 
     from procbench.views.fragments import to_fragment
 
+    path = tmp_path / "widgets.ipynb"
     cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS.split("# %%")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    # In a process of its own: nbclient leaves the event loop open that it makes.
+    run = "from nbclient.cli import main; main()"
+    argv = [sys.executable, "-c", run, "--inplace", "--kernel_name=python3", "--timeout=120", str(path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython")}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    notebook = nbformat.read(path, as_version=4)
     assert [out for cell in notebook.cells for out in cell.outputs if out.output_type == "error"] == []
     page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
     for html in (page, to_fragment(notebook)):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from procbench.scheduling.task import TaskResult
 
 _MOST_OUTPUT: Final = 2000
+_MOST_LINES: Final = 20
 
 Pairs = Sequence[tuple[str, str]]
 """Labels with what belongs to them, text."""
@@ -86,7 +87,7 @@ def _worker(result: TaskResult) -> str:
 
 def _output(data: bytes, wrote: int) -> str:
     text = without_colours(data[-4 * _MOST_OUTPUT :].decode(errors="backslashreplace"))
-    end = text[-_MOST_OUTPUT:].rstrip("\n")
+    end = "\n".join(text[-_MOST_OUTPUT:].rstrip("\n").split("\n")[-_MOST_LINES:])
     return end if wrote <= len(data) and end == text.rstrip("\n") else f"… the end of {wrote:,} bytes:\n{end}"
 
 
