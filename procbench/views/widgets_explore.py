@@ -252,7 +252,9 @@ class ExperimentExplorer(Shown):
                 one_line(level.level),
                 f"{level.values:,}",
                 _median_words(level),
-                "the baseline" if level.level == chosen.baseline else _effect_words(level.effect),
+                "the baseline"
+                if level.level == chosen.baseline
+                else _effect_words(level.effect, blocks=_BLOCK in self._frame),
                 level.effect.verdict if level.effect else "",
             )
             for level in self._levels
@@ -303,7 +305,7 @@ def _median_words(level: Level) -> str:
     return f"{level.median:.4g}" + (f" [{level.low:.4g}, {level.high:.4g}]" if known else "")
 
 
-def _effect_words(effect: Effect | None) -> str:
+def _effect_words(effect: Effect | None, *, blocks: bool) -> str:
     if effect is None:
-        return "not paired: hold more columns still"
+        return "not paired: hold more columns still" if blocks else "not paired: no blocks"
     return with_interval(effect.ratio, effect.low, effect.high, 2)

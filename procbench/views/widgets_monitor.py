@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import math
 import os
 import time
@@ -66,6 +67,7 @@ class MonitorDashboard(Shown):
         monitor: What is shown. It is neither started nor stopped here.
         window_s: Seconds that the charts reach back, one of :data:`WINDOWS_S`.
         pid: The process whose descendants are listed; this one by default.
+        interval_s: Least seconds between two paintings.
 
     Attributes:
         annotations: Times, seconds since the monitor's start, and words of the notes made.
@@ -76,7 +78,14 @@ class MonitorDashboard(Shown):
 
     name = "monitor"
 
-    def __init__(self, monitor: PerformanceMonitor, *, window_s: float = 60.0, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        monitor: PerformanceMonitor,
+        *,
+        window_s: float = 60.0,
+        pid: int | None = None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         if window_s not in WINDOWS_S.values():
             raise InvalidInputError(
                 f"window_s is {window_s!r}; it is one of {', '.join(f'{s:g}' for s in WINDOWS_S.values())}"
@@ -91,7 +100,7 @@ class MonitorDashboard(Shown):
         self._rows: list[Descendant] = []
         self._count = 0
         self._frozen_s: float | None = None
-        self._feed: Feed[Sample] = Feed(self._paint, INTERVAL_S, "dashboard")
+        self._feed: Feed[Sample] = Feed(self._paint, interval_s, "dashboard")
         self._cpu = new_chart("CPUs: share of time in which each was busy, over time")
         known = {watched.name for watched in monitor.watched}
         self._charts = [(lane, new_chart(f"{lane.words}, over time")) for lane in _LANES if lane.collector in known]
@@ -252,8 +261,9 @@ class MonitorDashboard(Shown):
         if not cpus:
             return ""
         axes = new_axes(2.4)
-        for (name, values), colour in zip(cpus, COLOURS, strict=False):
-            axes.plot(times, [100 * value for value in values], color=colour, label=name, linewidth=1.5)
+        for (name, values), colour, dashes in zip(cpus, COLOURS, itertools.cycle(("-", "--", ":", "-.")), strict=False):
+            shares = [100 * value for value in values]
+            axes.plot(times, shares, color=colour, linestyle=dashes, label=name, linewidth=1.5)
         for at, said in self.annotations:
             axes.axvline(at, color=VERMILION, linestyle="--", linewidth=1.2)
             axes.annotate(
