@@ -38,7 +38,7 @@ def batch():
 threading.Thread(target=batch, daemon=True).start()
 """
 _WATCHED = """
-monitor = PerformanceMonitor({interval_s}, history=3600)
+monitor = PerformanceMonitor({interval_s}, history=1000)
 monitor.start()
 dashboard = MonitorDashboard(monitor, interval_s={interval_s}, window_s=30.0)
 dashboard

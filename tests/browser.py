@@ -50,7 +50,8 @@ def why_not() -> str:
     if not CHROMIUM.exists():
         return f"there is no {CHROMIUM}; on Debian: apt-get install chromium"
     try:
-        import playwright.sync_api  # noqa: F401 - whether it is there
+        import axe_playwright_python.sync_playwright  # noqa: F401 - whether they are there
+        import playwright.sync_api  # noqa: F401
     except ImportError as error:
         return f"{error}; it belongs to the extra 'test'"
     return ""
@@ -148,6 +149,20 @@ def open_notebook(page: Any, server: Server, name: str) -> None:
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     # Asked before its kernel is there, JupyterLab would ask back which one is meant.
     page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=90_000)
+
+
+def barriers(page: Any, within: str) -> list[str]:
+    """Return what axe-core finds serious or critical for people with a screen reader, a keyboard or poor sight."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    response = Axe().run(page, context=within).response
+    assert response["passes"], f"axe-core found nothing to look at within {within}"
+    return [
+        f"{one['id']}: {one['help']}: {node['html'][:200]}"
+        for one in response["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def run_all(page: Any, timeout_s: float = 60.0) -> None:

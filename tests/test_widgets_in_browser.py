@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.browser import Seen, chromium, jupyter_lab, open_notebook, run_all, why_not
+from tests.browser import Seen, barriers, chromium, jupyter_lab, open_notebook, run_all, why_not
 from tests.waiting import Gate, processes_with, wait_until
 
 CELLS = """
@@ -165,12 +165,14 @@ def test_every_widget_works_in_jupyterlab(tmp_path: Path):
             panel_starts_and_cancels(page, gate)
             board_proves_applies_and_undoes(page)
             photograph(page, tmp_path, "light")
+            assert barriers(page, ".procbench") == []
             page.get_by_role("menuitem", name="Settings", exact=True).click()
             page.get_by_text("Theme", exact=True).click()
             page.get_by_text("JupyterLab Dark", exact=True).click()
             page.locator("body[data-jp-theme-light=false]").wait_for(state="attached")
             page.wait_for_timeout(700)
             photograph(page, tmp_path, "dark")
+            assert barriers(page, ".procbench") == []
             names = page.evaluate(NAMES)
             twins = page.locator(".procbench-twin")
             assert len(names) > 50
