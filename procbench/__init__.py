@@ -6,6 +6,7 @@ The names below are loaded when they are first used, so that ``import procbench`
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,3 +103,21 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Have an IPython shell show procbench's objects as tables and widgets: ``%load_ext procbench``."""
+    from procbench.views.in_notebook import register
+
+    register(shell)
+
+
+def _tell_ipython() -> None:
+    """Tell the shell that runs this, if one does; no class of ours has to know how it looks, nor to load what draws it."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = None if get_ipython is None else get_ipython()
+    if shell is not None:
+        load_ipython_extension(shell)
+
+
+_tell_ipython()
