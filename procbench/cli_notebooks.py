@@ -11,6 +11,7 @@ import typer
 
 from procbench.cli_options import Data
 from procbench.cli_status import say
+from procbench.views.terminal import one_line
 
 
 def init(
@@ -55,6 +56,10 @@ def report(
     ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reports.")] = Path("reports"),
     data: Data = Path("data"),
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Measure nothing: compare two reports of this --out folder, or two folders."),
+    ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Limit for each notebook, in seconds.")] = 1800.0,
     notebooks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="These notebooks, such as those of procbench init.")
@@ -72,6 +77,8 @@ def report(
 
     check_seconds(timeout)
     check_folder("--out", out)
+    if compare is not None:
+        return _compare(*compare, out)
     chosen = chosen_notebooks(only or (), notebooks)
     parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
     facts = read_host()
@@ -81,6 +88,8 @@ def report(
             out_root=out,
             parameters=parameters,
             host_card=host_card(facts),
+            host_id=facts.host_id,
+            data_folder=data,
             warnings=noise_warnings(facts),
             notebook_timeout_s=timeout,
             on_progress=on_progress,
@@ -93,3 +102,22 @@ def report(
     if not built.is_latest:
         say("no notebook came to its end: latest still leads to the report before this one")
     return built.exit_status
+
+
+def _compare(first: Path, second: Path, out: Path) -> int:
+    """Say how two reports differ, line by line, and write it as a page."""
+    from procbench.views.compared import differences, two_reports
+    from procbench.views.folders import write_text
+    from procbench.views.pages import compared_page
+
+    before, now = two_reports(first, second, out_root=out)
+    found = differences(before, now)
+    for one in found:
+        sys.stdout.write(
+            one_line(f"{one.title}: {one.before} -> {one.now}; {one.words or one.verdict}", longest=300) + "\n"
+        )
+    page = out / f"compared-{before.folder.name}-{now.folder.name}.html"
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(page, compared_page(before, now, found))
+    sys.stdout.write(f"{page.resolve()}\n")
+    return 0
