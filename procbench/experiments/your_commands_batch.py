@@ -11,7 +11,7 @@ from typing import Final
 from procbench.errors import InvalidInputError
 from procbench.experiments.workload import program_is_there, read_workload, standard_library_workload
 from procbench.lab.batches import TaskBatch
-from procbench.scheduling.commands import PLACE
+from procbench.scheduling.grouping import PLACE
 from procbench.scheduling.task import ProcessTask
 
 MOST_DEFAULT: Final = 96
