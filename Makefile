@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
-.PHONY: report test ladder lab bench check clean
+.PHONY: report test ladder lab bench check docs clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.report-ready  ## measure this machine and write reports/latest/index.html
@@ -36,6 +36,9 @@ check: $(VENV)/.test-ready  ## style, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs-ready  ## pages from docstrings and notebooks, docs/_build/html/index.html
+	$(BIN)/python -m sphinx --jobs auto --fail-on-warning --keep-going --builder html docs docs/_build/html $(ARGS)
+
 clean:
 	rm -rf $(VENV)
 
@@ -48,4 +51,8 @@ $(VENV)/.report-ready: pyproject.toml constraints.txt
 
 $(VENV)/.test-ready: $(VENV)/.report-ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.docs-ready: $(VENV)/.report-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@

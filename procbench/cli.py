@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from procbench import __version__
-from procbench.errors import InvalidInputError, NotebookError, ProcbenchError, SpawnError
-from procbench.io.signals import EndedBySignal
-from procbench.views.terminal import one_line
-
-BAD_INPUT = 2
-FAILED = 1
-NOT_EXECUTABLE = 126
-NOT_FOUND = 127
-INTERRUPTED = 130
-BROKEN_PIPE = 141
+from procbench import __version__, cli_notebooks
+from procbench.cli_options import Data, flag, number, value
+from procbench.cli_status import NOT_EXECUTABLE, NOT_FOUND, complain, flushed, open_missing_streams, say, status_of
+from procbench.errors import InvalidInputError, SpawnError
 
 app = typer.Typer(
     name="procbench",
@@ -47,90 +37,66 @@ def _every_command(
     """Find out what makes your child processes faster on your Linux machine, and prove it."""
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"it must be a whole number, not {text!r}") from None
-
-
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of recorded runs.")]
-
-
-def _number(text: str, *names: str) -> Any:
-    return typer.Option(*names, metavar="N", parser=_whole_number, help=text)
-
-
-def _flag(name: str, text: str, *short: str) -> Any:
-    return typer.Option(name, *short, help=text)
-
-
-def _value(metavar: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
-
-
 @app.command(
     context_settings={"allow_interspersed_args": False},
     short_help="Run a command for each line of input, several at a time.",
 )
 def run(
     command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND", hidden=True)] = None,
-    each: Annotated[str | None, _value("FILE", "One argument a line; standard input by default.")] = None,
+    each: Annotated[str | None, value("FILE", "One argument a line; standard input by default.")] = None,
     null: Annotated[
-        bool, _flag("--null", "A NUL ends each argument, not a line end, as from find -print0.", "-0")
+        bool, flag("--null", "A NUL ends each argument, not a line end, as from find -print0.", "-0")
     ] = False,
     commands: Annotated[
-        str | None, _value("FILE", "One command a line instead of COMMAND; - is standard input.")
+        str | None, value("FILE", "One command a line instead of COMMAND; - is standard input.")
     ] = None,
     args_per_task: Annotated[
-        int | None, _number("Arguments that one command gets; {} alone becomes all of them.")
+        int | None, number("Arguments that one command gets; {} alone becomes all of them.")
     ] = None,
     priority_from: Annotated[
         str | None,
-        _value("FILE", "One word a line for each command, in their order: critical, high, normal or low."),
+        value("FILE", "One word a line for each command, in their order: critical, high, normal or low."),
     ] = None,
-    shuffle: Annotated[bool, _flag("--shuffle", "Begin the commands in random order.")] = False,
-    seed: Annotated[int | None, _number("The same order again with --shuffle.")] = None,
+    shuffle: Annotated[bool, flag("--shuffle", "Begin the commands in random order.")] = False,
+    seed: Annotated[int | None, number("The same order again with --shuffle.")] = None,
     longest_first: Annotated[
-        bool, _flag("--longest-first", "Begin with what took longest in the runs recorded in --data.")
+        bool, flag("--longest-first", "Begin with what took longest in the runs recorded in --data.")
     ] = False,
-    workers: Annotated[int | None, _number("Commands that run at a time; default: the CPUs there are to use.")] = None,
-    timeout: Annotated[float | None, _value("S", "Seconds until a command is ended.")] = None,
-    retries: Annotated[int | None, _number("How often a command is run again that failed or timed out.")] = None,
+    workers: Annotated[int | None, number("Commands that run at a time; default: the CPUs there are to use.")] = None,
+    timeout: Annotated[float | None, value("S", "Seconds until a command is ended.")] = None,
+    retries: Annotated[int | None, number("How often a command is run again that failed or timed out.")] = None,
     retry_delay: Annotated[
-        float | None, _value("S", "Seconds until it is, twice as long before each further attempt.")
+        float | None, value("S", "Seconds until it is, twice as long before each further attempt.")
     ] = None,
     halt: Annotated[
         str | None,
-        _value("POLICY", "When to stop: never, or such as soon,fail=3 or now,fail=10% or now,success=1."),
+        value("POLICY", "When to stop: never, or such as soon,fail=3 or now,fail=10% or now,success=1."),
     ] = None,
-    memfree: Annotated[str | None, _value("SIZE", "Start no command with less memory free, such as 2G.")] = None,
-    load: Annotated[float | None, _value("N", "Start no command while the load average is N or more.")] = None,
+    memfree: Annotated[str | None, value("SIZE", "Start no command with less memory free, such as 2G.")] = None,
+    load: Annotated[float | None, value("N", "Start no command while the load average is N or more.")] = None,
     capture: Annotated[
-        bool, _flag("--capture", "Show each command's output in one piece when it ends, up to 8 MiB a stream.")
+        bool, flag("--capture", "Show each command's output in one piece when it ends, up to 8 MiB a stream.")
     ] = False,
     keep_order: Annotated[
-        bool, _flag("--keep-order", "Capture all output, and show it in the order of the commands.", "-k")
+        bool, flag("--keep-order", "Capture all output, and show it in the order of the commands.", "-k")
     ] = False,
-    tag: Annotated[
-        bool, _flag("--tag", "Capture all output, and put the argument and a tab before each line.")
-    ] = False,
+    tag: Annotated[bool, flag("--tag", "Capture all output, and put the argument and a tab before each line.")] = False,
     joblog: Annotated[
-        Path | None, _value("FILE", "Write a line for each command that has ended, in GNU parallel's columns.")
+        Path | None, value("FILE", "Write a line for each command that has ended, in GNU parallel's columns.")
     ] = None,
-    resume: Annotated[bool, _flag("--resume", "Skip the commands that --joblog says have ended.")] = False,
+    resume: Annotated[bool, flag("--resume", "Skip the commands that --joblog says have ended.")] = False,
     resume_failed: Annotated[
-        bool, _flag("--resume-failed", "Skip those that --joblog says have ended with status 0.")
+        bool, flag("--resume-failed", "Skip those that --joblog says have ended with status 0.")
     ] = False,
     settings: Annotated[
         list[str] | None,
-        _value("NAME=VALUE", "Any setting of RunSettings, such as pin=core; repeatable, it wins.", "--set"),
+        value("NAME=VALUE", "Any setting of RunSettings, such as pin=core; repeatable, it wins.", "--set"),
     ] = None,
-    record: Annotated[bool, _flag("--record", "Keep what every command cost as a run in --data.")] = False,
+    record: Annotated[bool, flag("--record", "Keep what every command cost as a run in --data.")] = False,
     data: Data = Path("data"),
-    quiet: Annotated[bool, _flag("--quiet", "No progress bar and no summary; one line if commands failed.")] = False,
+    quiet: Annotated[bool, flag("--quiet", "No progress bar and no summary; one line if commands failed.")] = False,
     dry_run: Annotated[
-        bool, _flag("--dry-run", "Only show the commands, as a shell would need them; run nothing.")
+        bool, flag("--dry-run", "Only show the commands, as a shell would need them; run nothing.")
     ] = False,
 ) -> int:
     """Run a command for each line of input, or a file of commands, several at a time.
@@ -149,7 +115,7 @@ def run(
     from procbench.views.run_options import RunOptions
     from procbench.views.running import run_asked
 
-    return run_asked(RunOptions(**asked), _say)
+    return run_asked(RunOptions(**asked), say)
 
 
 @app.command(
@@ -178,7 +144,7 @@ def exec_command(
     try:
         return run_as_init(command, group=group, timeout=timeout, grace_s=grace)
     except SpawnError as error:
-        return _complain(error, NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+        return complain(error, NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
 
 
 @app.command(short_help="Show what this machine is, and what makes its numbers waver.")
@@ -302,154 +268,27 @@ def history(
     return 0
 
 
-@app.command(short_help="Open JupyterLab on the notebooks, on this machine only.")
-def lab(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(metavar="DIR", hidden=True),
-    ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-) -> None:
-    """Open JupyterLab on the notebooks: on this machine only, and with a token. DIR: by default procbench's own."""
-    from procbench.views.jupyter import lab_command
-
-    argv = lab_command(folder, no_browser=no_browser)
-    _say(f"opening JupyterLab on {argv[-1].partition('=')[2]}, reachable from this machine only; Ctrl-C twice ends it")
-    sys.stderr.flush()
-    os.execv(argv[0], argv)  # noqa: S606 - no shell, and no process of ours left in between
-
-
-@app.command(short_help="Measure this machine, and write a report that stands alone.")
-def report(
-    only: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Only this notebook; repeatable.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A notebook's parameter, or WORD.NAME=VALUE; repeatable."),
-    ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Take more time for narrower intervals, where a notebook can.")
-    ] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reports.")] = Path("reports"),
-    data: Data = Path("data"),
-    timeout: Annotated[float, typer.Option(metavar="S", help="Limit for each notebook, in seconds.")] = 1800.0,
-    notebooks: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
-) -> int:
-    """Measure this machine with the notebooks, and write a report that stands alone."""
-    from procbench.io.signals import ending_by_exception
-    from procbench.lab.host import read_host
-    from procbench.lab.noise import noise_warnings
-    from procbench.views.parameters import asked_parameters, chosen_notebooks, read_declared
-    from procbench.views.progress import progress_bar
-    from procbench.views.report import build_report
-    from procbench.views.run_options import check_folder, check_seconds
-    from procbench.views.summary import host_card
-
-    check_seconds(timeout)
-    check_folder("--out", out)
-    chosen = chosen_notebooks(only or (), notebooks)
-    parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
-    facts = read_host()
-    with ending_by_exception(), progress_bar() as on_progress:
-        built = build_report(
-            chosen,
-            out_root=out,
-            parameters=parameters,
-            host_card=host_card(facts),
-            warnings=noise_warnings(facts),
-            notebook_timeout_s=timeout,
-            on_progress=on_progress,
-        )
-    sys.stdout.write(f"{built.index}\n")
-    for row in built.rows:
-        if row.status != "ok":
-            reason = row.error.strip().partition("\n")[0]
-            _say(f"{row.notebook} {row.status.replace('_', ' ')}: {reason}")
-    if not built.is_latest:
-        _say("no notebook came to its end: latest still leads to the report before this one")
-    return built.exit_status
+app.command(short_help="Put the notebooks into a folder of your own.")(cli_notebooks.init)
+app.command(short_help="Open JupyterLab on the notebooks, on this machine only.")(cli_notebooks.lab)
+app.command(short_help="Measure this machine, and write a report that stands alone.")(cli_notebooks.report)
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit status."""
-    _open_missing_streams()
-    status = run_command(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        status = _complain(error, status or FAILED) if error.errno != errno.EPIPE else BROKEN_PIPE
-        _drop_output()
-    sys.exit(status)
+    open_missing_streams()
+    sys.exit(flushed(run_command(sys.argv[1:])))
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; whatever a person can do wrong ends in one line on standard error."""
     # Not typer's own main: it would answer a closed pipe, Ctrl-C and our errors in its own ways.
     group = typer.main.get_command(app)
-    try:
-        with group.make_context("procbench", list(arguments) or ["--help"]) as context:
-            return int(group.invoke(context) or 0)
-    except typer.Exit as end:
-        return end.exit_code
-    except (InvalidInputError, NotebookError) as error:
-        return _complain(error, BAD_INPUT)
-    except BrokenPipeError:
-        _drop_output()
-        return BROKEN_PIPE
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        return _complain(error, BAD_INPUT)
-    except (ProcbenchError, OSError) as error:
-        return _complain(error, FAILED)
-    except KeyboardInterrupt:
-        _say("interrupted; nothing is left half done")
-        return INTERRUPTED
-    except EndedBySignal as end:
-        _say(f"ended by {end.signal.name}; nothing is left half done")
-        return 128 + end.signal
-    except Exception as error:
-        # typer brings a click of its own in some versions, so that there is no one class to name here
-        if not hasattr(error, "format_message"):
-            raise
-        _say(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
-        return BAD_INPUT
 
-
-def _open_missing_streams() -> None:
-    """Put /dev/null where a standard stream is closed, before any other file takes its number and gets its text."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    def command() -> int:
         try:
-            os.fstat(number)
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere == number:
-                os.set_inheritable(number, True)  # the commands' stream too
-            else:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
-        if number and getattr(sys, name) is None:  # a closed standard input stays one: nobody gave any lines
-            setattr(sys, name, open(number, "w", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+            with group.make_context("procbench", list(arguments) or ["--help"]) as context:
+                return int(group.invoke(context) or 0)
+        except typer.Exit as end:
+            return end.exit_code
 
-
-def _complain(error: Exception, status: int) -> int:
-    if isinstance(error, OSError) and not isinstance(error, ProcbenchError):
-        named = f"{error.filename}: " if error.filename is not None else ""
-        _say(f"{named}{error.strerror or error}")
-    else:
-        _say(str(error))
-    return status
-
-
-def _command_path(error: Exception) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "procbench"
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens
-        sys.stderr.write(f"procbench: {one_line(text, longest=2_000)}\n")
-
-
-def _drop_output() -> None:
-    """Let the interpreter's last flush go nowhere, so that it has nothing to complain about."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    return status_of(command)

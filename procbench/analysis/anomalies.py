@@ -80,7 +80,7 @@ class Anomalies:
         baseline: What they were compared with.
     """
 
-    flags: NDArray[np.bool_]
+    flags: NDArray[np.bool]
     scores: Floats
     threshold: float
     baseline: Baseline
@@ -129,4 +129,4 @@ def anomalies(values: Values, baseline: Baseline, *, false_alarms: float = FALSE
         scores = (array / 2 - baseline.median / 2) / baseline.scale * 2
         scores = np.where(array == baseline.median, 0.0, scores)
         flags = np.abs(scores) > threshold
-    return Anomalies(np.asarray(flags, dtype=np.bool_), np.asarray(scores, dtype=np.float64), threshold, baseline)
+    return Anomalies(np.asarray(flags, dtype=np.bool), np.asarray(scores, dtype=np.float64), threshold, baseline)

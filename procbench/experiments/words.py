@@ -8,7 +8,12 @@ from collections.abc import Iterable
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a number of bytes in KiB, MiB or GiB, for people."""
+    """Return a number of bytes in KiB, MiB or GiB, for people.
+
+    Example:
+        >>> size_text(512), size_text(65536), size_text(1.5 * 2**30)
+        ('512 B', '64 KiB', '1.5 GiB')
+    """
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.4g} {unit}"
@@ -16,7 +21,12 @@ def size_text(size_bytes: float) -> str:
 
 
 def with_interval(value: float, low: float, high: float, decimals: int) -> str:
-    """Return ``0.41 [0.39, 0.44]``; the interval only where it is known, and nothing where nothing is."""
+    """Return a value with its interval; the interval only where it is known, and nothing where nothing is.
+
+    Example:
+        >>> with_interval(0.4123, 0.394, 0.441, 2), with_interval(0.4123, 0, math.inf, 1)
+        ('0.41 [0.39, 0.44]', '0.4')
+    """
     if math.isnan(value):
         return ""
     both = math.isfinite(low) and math.isfinite(high)

@@ -166,14 +166,14 @@ def read_workload(path: str | Path) -> Workload:
     except OSError as error:
         raise InvalidInputError(f"cannot read commands from {path}: {error.strerror}") from error
     for place, command in enumerate(commands):
-        if not _is_there(command[0], path.parent):
+        if not program_is_there(command[0], path.parent):
             raise InvalidInputError(
                 f"{path}, line {_line(path, place)}: there is no program {command[0][:80]!r} to run"
             )
     return Workload(path.name, commands, folder=path.parent)
 
 
-def _is_there(program: str, folder: Path) -> bool:
+def program_is_there(program: str, folder: Path) -> bool:
     """Return whether a child that starts in a folder finds a program there or on its PATH, and may run it."""
     try:
         found = folder / os.fsdecode(resolve(os.fsencode(program), directory=os.fsencode(folder)))

@@ -2,16 +2,16 @@
 
 A *transport* names the way the bytes go. Handing over needs a child that is still to be started; the other ways need a pipe:
 
-============== ==================================== ===================================================================
-transport      source                               what happens
-============== ==================================== ===================================================================
+=============== =================================== ===================================================================
+transport       source                              what happens
+=============== =================================== ===================================================================
 ``memfd_stdin`` a sealed memfd, to its end          the child's standard input *is* the memfd; nothing is sent at all
 ``file_stdin``  a file, to its end                  the same with a file; what others write to it the child may see
 ``vmsplice``    anonymous memory, immutable bytes   its pages stand in the pipe; lent until nobody can read them any more
 ``splice``      a memfd or file                     pages of the page cache stand in the pipe
 ``sendfile``    a memfd or file                     the same, asked for in another way
 ``write``       anything                            copied into the pipe
-============== ==================================== ===================================================================
+=============== =================================== ===================================================================
 
 ``auto`` takes the first of them that the source and its size make worth it. Measured with ``procbench.experiments.transfer``
 on two cores and Linux 6.18 with a pipe of 1 MiB, the child's start and end included: against ``write``, ``vmsplice`` was 0.97

@@ -163,6 +163,11 @@ class RunSettings:
     def changed_by_words(self, words: Iterable[str]) -> Self:
         """Return these settings with some fields changed as a person wrote them.
 
+        Example:
+            >>> settings = RunSettings().changed_by_words(["workers=4", "pin=core"])
+            >>> settings.workers, settings.pin
+            (4, 'core')
+
         Args:
             words: ``name=value`` each; the value as JSON, such as ``5``, ``true`` or ``["0", "2-3"]``, or a plain word.
 

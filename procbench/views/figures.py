@@ -9,8 +9,12 @@ Source:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from procbench.errors import InvalidInputError
 from procbench.experiments.words import size_text
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
+GREY: Final = "#777777"
 _OTHERS: Final = ("#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 COLOURS: Final = (BLUE, *_OTHERS)
 """For categories, in this order; vermilion is kept for limits and what needs a look."""
@@ -44,7 +49,45 @@ STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-"""matplotlib settings of every figure."""
+"""matplotlib settings of every figure on white paper."""
+
+Theme = Literal["light", "dark", "print"]
+
+_DARK_INK: Final = "#e6e9eb"
+_THEMES: Final[dict[Theme, dict[Any, Any]]] = {
+    "light": {},
+    "dark": {
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#14181b"),
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _DARK_INK),
+        "grid.color": "#39434a",
+    },
+    "print": {"grid.color": "#bbbbbb", "lines.linewidth": 1.2, "savefig.dpi": 200},
+}
+_theme: ContextVar[Theme] = ContextVar("theme", default="light")
+
+
+@contextmanager
+def theme(name: Theme) -> Iterator[None]:
+    """Draw what is drawn inside for light pages, dark ones or paper.
+
+    Raises:
+        InvalidInputError: There is no such theme.
+    """
+    if name not in _THEMES:
+        raise InvalidInputError(f"there is no theme {name!r}; there are: {', '.join(get_args(Theme))}")
+    from matplotlib import rc_context
+
+    before = _theme.set(name)
+    try:
+        with rc_context(current_style()):
+            yield
+    finally:
+        _theme.reset(before)
+
+
+def current_style() -> dict[Any, Any]:
+    """Return the matplotlib settings that hold now: :data:`STYLE` and those of the :func:`theme`."""
+    return STYLE | _THEMES[_theme.get()]
 
 
 def new_axes(height_inches: float) -> Axes:
@@ -52,7 +95,7 @@ def new_axes(height_inches: float) -> Axes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         return Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained").subplots()
 
 
@@ -72,5 +115,5 @@ def legend_above(axes: Axes) -> None:
     """Put the legend above the data, where it hides none of them."""
     from matplotlib import rc_context
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)

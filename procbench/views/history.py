@@ -22,6 +22,10 @@ MOST_FACTS = 6
 def sparkline(values: Sequence[float]) -> str:
     """Return one block a value, the lowest for the smallest; all equal ones stand in the middle.
 
+    Example:
+        >>> sparkline([1, 2, 4, 8])
+        '▁▂▄█'
+
     Args:
         values: Finite ones.
     """

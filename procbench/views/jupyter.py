@@ -8,10 +8,11 @@ from pathlib import Path
 
 from procbench.errors import InvalidInputError
 from procbench.views.notebooks import find_notebooks
+from procbench.views.workspace import NOTEBOOKS, TOUR
 
 
 def lab_command(folder: Path | None, *, no_browser: bool) -> list[str]:
-    """Return the command; its last argument names the folder.
+    """Return the command; its last argument names the folder. The tour is what opens, where the folder has it.
 
     The notebooks' own folder is all that the browser is shown, so that no ``.ssh`` lies beside it.
 
@@ -30,6 +31,9 @@ def lab_command(folder: Path | None, *, no_browser: bool) -> list[str]:
     if not folder.is_dir():
         raise InvalidInputError(f"{folder} is no folder; name the one that holds the notebooks")
     argv = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    tour = next((path for path in (Path(TOUR), Path(NOTEBOOKS, TOUR)) if (folder / path).is_file()), None)
+    if tour is not None:
+        argv.append(f"--LabApp.default_url=/lab/tree/{tour.as_posix()}")
     if no_browser:
         argv.append("--no-browser")
     if os.geteuid() == 0:

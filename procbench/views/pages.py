@@ -20,6 +20,10 @@ from procbench.views.progress import for_people
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from procbench.views.compared import Difference
+    from procbench.views.front import Spark
+    from procbench.views.report_data import ReportData
+
 RowStatus = Literal["ok", "failed", "timed_out", "kernel_died"]
 
 STATUS_WORDS: Mapping[str, str] = {
@@ -165,6 +169,10 @@ def index_page(
     when: datetime,
     host: str,
     seconds: float,
+    suggestions: str = "",
+    before: ReportData | None = None,
+    differences: Sequence[Difference] = (),
+    sparks: Sequence[Spark] = (),
 ) -> str:
     """Return the report's first page.
 
@@ -175,12 +183,26 @@ def index_page(
         when: When the report was begun.
         host: The machine's name.
         seconds: Wall time of the whole report.
+        suggestions: A fragment of safe HTML about what was suggested; "" leaves its section out.
+        before: The report that ``differences`` compare with.
+        differences: What differs from it.
+        sparks: Lines of the history.
     """
+    from markupsafe import Markup
+
+    from procbench.views.front import groups, in_short
+
     return (
         _environment()
         .get_template("index.html.j2")
         .render(
             rows=rows,
+            groups=groups(rows),
+            short=in_short(rows, warnings),
+            suggestions=Markup(suggestions),  # noqa: S704 - its maker escapes what it shows
+            before=before,
+            differences=differences,
+            sparks=sparks,
             intervals=[interval_of(row.headline) for row in rows],
             troubled=[row for row in rows if row.status != "ok"],
             host_card=host_card,
@@ -190,6 +212,12 @@ def index_page(
             seconds=seconds,
         )
     )
+
+
+def compared_page(before: ReportData, now: ReportData, differences: Sequence[Difference]) -> str:
+    """Return the page that compares two reports."""
+    page = _environment().get_template("compared.html.j2")
+    return page.render(before=before, now=now, differences=differences)
 
 
 @functools.cache

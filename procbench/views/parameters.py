@@ -27,6 +27,9 @@ WORKLOAD = "workload"
 RUNS_FOLDER = "folder"
 """The parameter of a notebook that only reads recorded runs."""
 
+FILES = "files"
+"""The parameter of a notebook that takes a pattern of files."""
+
 FULL = "full"
 """The parameter of a notebook that can take more time for narrower intervals."""
 
@@ -71,7 +74,7 @@ def asked_parameters(
         full: Set ``full`` where it is declared.
         data_folder: Becomes ``data_dir`` where that is declared, absolute, unless ``settings`` say otherwise.
 
-    Paths, ``data_dir``, ``workload`` and ``folder``, become absolute: a notebook does not run in the caller's folder.
+    Paths, ``data_dir``, ``workload``, ``folder`` and ``files``, become absolute: a notebook does not run in the caller's folder.
 
     Raises:
         InvalidInputError: A setting has no ``=``, names no notebook or no declared parameter, or its value does not fit.
@@ -92,7 +95,7 @@ def asked_parameters(
         if not meant or name not in names[meant[0]]:
             raise InvalidInputError(f"no parameter is called {name[:80]!r}; {_listed(declared, word)}")
         for one in meant:
-            values[one][name] = _absolute(value) if name in (DATA_FOLDER, WORKLOAD, RUNS_FOLDER) else value
+            values[one][name] = _absolute(value) if name in (DATA_FOLDER, WORKLOAD, RUNS_FOLDER, FILES) else value
     checked = {}
     for notebook, asked in values.items():
         try:
@@ -103,7 +106,7 @@ def asked_parameters(
 
 
 def check_paths(values: Mapping[str, object]) -> None:
-    """Refuse a file of commands that cannot be run, and a folder of runs that cannot be written.
+    """Refuse a file of commands that cannot be run, a pattern that no file matches, and a folder of runs that cannot be written.
 
     The folder is made if it is missing: nothing else tells whether it can be.
 
@@ -114,6 +117,10 @@ def check_paths(values: Mapping[str, object]) -> None:
         from procbench.experiments.workload import read_workload
 
         read_workload(workload)
+    if isinstance(files := values.get(FILES), str) and files:
+        from procbench.experiments.your_commands_batch import matching_files
+
+        matching_files(files)
     if isinstance(folder := values.get(DATA_FOLDER), str) and folder:
         check_writable_folder(Path(folder))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from procbench.views.figures import COLOURS, MARKERS, STYLE, WIDTH_INCHES, interval_words
+from procbench.views.figures import COLOURS, MARKERS, WIDTH_INCHES, current_style, interval_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def _panels(titles: Sequence[str], labels: Sequence[str], *, same_scale: bool = 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         lines = [max(2, _wrapped(label).count("\n") + 1) for label in labels]
         height_inches = 1.4 + 0.28 * max(lines) * len(labels)
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=100, layout="constrained")
@@ -128,7 +128,7 @@ def _legend(figure: Figure, table: pd.DataFrame, marks: Sequence[tuple[str, str]
         handles.append(
             Line2D([], [], color=_GREY, marker="" if marked else mark, linewidth=2 * marked, mew=2, label=words)
         )
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
 
 

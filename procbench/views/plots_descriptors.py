@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procbench.experiments.columns import rows
 from procbench.experiments.descriptors_ways import ANEW, BARE, KEPT
-from procbench.views.figures import BLUE, STYLE, VERMILION, WIDTH_INCHES, interval_words, legend_above, new_axes
+from procbench.views.figures import BLUE, VERMILION, WIDTH_INCHES, current_style, interval_words, legend_above, new_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def limits(table: pd.DataFrame) -> Axes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure = Figure(figsize=(WIDTH_INCHES, 1.5 + 0.42 * len(table)), dpi=100, layout="constrained")
         both: tuple[Axes, Axes] = tuple(figure.subplots(1, 2, sharey=True))
     peaks, commands = both

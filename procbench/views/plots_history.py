@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from procbench.analysis.history import Line, levels
-from procbench.views.figures import BLUE, COLOURS, STYLE, VERMILION, WIDTH_INCHES
+from procbench.views.figures import BLUE, COLOURS, VERMILION, WIDTH_INCHES, current_style
 from procbench.views.terminal import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def over_runs(lines: Sequence[Line]) -> Figure:
     from matplotlib.figure import Figure
 
     chosen = sorted(lines, key=lambda line: not line.changes)[:MOST_LINES]
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         height = max(1, len(chosen)) * _ROW_INCHES
         figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100, layout="constrained")
         rows = figure.subplots(max(1, len(chosen)), squeeze=False)[:, 0]

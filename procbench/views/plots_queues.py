@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from procbench.experiments.columns import rows
 from procbench.experiments.queues_outcome import BOUND, SHARDS, THREADS, WAY
 from procbench.experiments.queues_ways import OURS, SHARDED, SIMPLE, STANDARD
+from procbench.views import plots
 from procbench.views.figures import (
     BLUE,
     COLOURS,
-    STYLE,
     VERMILION,
     WIDTH_INCHES,
+    current_style,
     interval_words,
     legend_above,
     new_axes,
@@ -44,8 +45,7 @@ def rates(table: pd.DataFrame) -> Axes:
     axes.axvline(limit, color=VERMILION, linestyle="--", linewidth=1.5, label=f"{SIMPLE}, no bound: {limit:,.0f}")
     for place, row in enumerate(rows(chosen)):
         middle = row["median"] / 1000
-        reach = [[_reach(row["median"], row["low"])], [_reach(row["high"], row["median"])]]
-        axes.errorbar(middle, place, xerr=reach, color=BLUE, marker="o", capsize=4, linewidth=2)
+        plots.interval(axes, middle, place, row["low"] / 1000, row["high"] / 1000, along="x")
         text = f"{middle:.3g}" if middle < 1000 else f"{middle:,.0f}"
         axes.annotate(text, (middle, place), (0, 8), textcoords="offset points", fontsize=9, ha="center", bbox=_CLEAR)
     axes.set_xscale("log")
@@ -71,7 +71,7 @@ def settings(table: pd.DataFrame) -> Axes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure = Figure(figsize=(WIDTH_INCHES, 3.3), dpi=100, layout="constrained")
         all_axes: tuple[Axes, ...] = tuple(figure.subplots(1, 3, sharey=True))
     for axes, (knob, label) in zip(all_axes, _LABELS.items(), strict=True):
@@ -110,7 +110,7 @@ def served(table: pd.DataFrame) -> Axes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure = Figure(figsize=(WIDTH_INCHES, 1.5 + 0.36 * len(table)), dpi=100, layout="constrained")
         both: tuple[Axes, Axes] = tuple(figure.subplots(1, 2, sharey=True))
     waits, shares = both
@@ -120,9 +120,8 @@ def served(table: pd.DataFrame) -> Axes:
             waits.plot(1000 * row["p99_wait_s"], place, color="#555555", marker="D", linestyle="")
         else:
             waits.annotate("not counted", (0, place), (6, -3), textcoords="offset points", fontsize=9)
-        low, high = row["least_share_low"], row["least_share_high"]
-        reach = [[100 * _gap(row["least_share"], low)], [100 * _gap(high, row["least_share"])]]
-        shares.errorbar(100 * row["least_share"], place, xerr=reach, color=BLUE, marker="o", capsize=4, linewidth=2)
+        ends = (100 * row["least_share_low"], 100 * row["least_share_high"])
+        plots.interval(shares, 100 * row["least_share"], place, *ends, along="x")
     waits.plot([], [], color=BLUE, marker="o", linestyle="", label="mean")
     waits.plot([], [], color="#555555", marker="D", linestyle="", label="99th percentile")
     shares.axvline(100, color=VERMILION, linestyle="--", linewidth=1.5, label="all alike")

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 from procbench.experiments.columns import rows
 from procbench.experiments.makespan_ways import LONGEST_FIRST, STEALING
-from procbench.views.figures import (
-    BLUE,
-    COLOURS,
-    STYLE,
-    VERMILION,
-    WIDTH_INCHES,
-    interval_words,
-    legend_above,
-    new_axes,
-)
+from procbench.views import plots
+from procbench.views.figures import BLUE, VERMILION, WIDTH_INCHES, current_style, interval_words, legend_above, new_axes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_PROGRAMS = 5
 _MOST_TICKS = 20
 _GREY: Final = "#555555"
 _BAND: Final = "#56B4E9"
@@ -44,7 +34,7 @@ def ways(table: pd.DataFrame, limit_s: float | None = None, *, highlight: str = 
     axes = new_axes(height_inches=1.3 + 0.38 * len(ordered))
     for place, row in enumerate(rows(ordered)):
         own = row["way"] == highlight
-        _interval(axes, row["median_s"], place, row["low_s"], row["high_s"], axis="x", own=own)
+        plots.interval(axes, row["median_s"], place, row["low_s"], row["high_s"], along="x", own=own)
         text = f"{row['median_s']:.3g} s"
         at = (row["median_s"], place)
         axes.annotate(text, at, (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=_CLEAR)
@@ -78,7 +68,7 @@ def scaling(table: pd.DataFrame, predicted: pd.DataFrame) -> Axes:
     label = f"procbench, median{interval_words(table['per_s_low'])}"
     axes.plot([], [], color=BLUE, marker="o", markersize=6, linestyle="", label=label)
     for row in rows(table):
-        _interval(axes, row["workers"], row["per_s"], row["per_s_low"], row["per_s_high"], axis="y", own=True)
+        plots.interval(axes, row["workers"], row["per_s"], row["per_s_low"], row["per_s_high"], along="y", own=True)
     if len(predicted):
         _law(axes, predicted, most)
     last = max([most, *predicted["workers"]])
@@ -92,7 +82,7 @@ def scaling(table: pd.DataFrame, predicted: pd.DataFrame) -> Axes:
         axes.set_xticks(range(1, int(last) + 1))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         axes.figure.figure.legend(loc="outside upper left", ncols=3)
     return axes
 
@@ -130,13 +120,13 @@ def shapes(table: pd.DataFrame) -> Figure:
         axes.text(0.5, 0.5, "batches of known shape were not measured", ha="center")
         return axes.figure.figure
     names, ways = list(table["shape"].unique()), list(table["way"].unique())
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure = Figure(figsize=(WIDTH_INCHES, 1.5 + 0.34 * len(ways)), dpi=100, layout="constrained")
         panels = list(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0])
     for axes, shape in zip(panels, names, strict=True):
         for row in rows(table[table["shape"] == shape]):
             ends, place = (row["of_bound_low"], row["of_bound_high"]), ways.index(row["way"])
-            _interval(axes, row["of_bound"], place, *ends, axis="x", own=row["way"] in _OURS)
+            plots.interval(axes, row["of_bound"], place, *ends, along="x", own=row["way"] in _OURS)
             at = (row["of_bound"], place)
             text = f"{row['of_bound']:.2f}"
             axes.annotate(text, at, (0, 6), textcoords="offset points", ha="center", fontsize=9, bbox=_CLEAR)
@@ -154,7 +144,7 @@ def shapes(table: pd.DataFrame) -> Figure:
     words = f"median{interval_words(table['of_bound_low'])}"
     panels[0].plot([], [], color=BLUE, marker="o", label=f"procbench's scheduler, {words}")
     panels[0].plot([], [], color=_GREY, marker="s", label="without it")
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
@@ -166,41 +156,14 @@ def timeline(trace: pd.DataFrame) -> Axes:
         trace: ``worker``, ``start_s``, ``end_s``, ``stolen_from`` and ``program``, as ``StealingResult.trace`` has them.
             The most frequent programs get a colour each, the rest share one.
     """
-    numbers = sorted(trace["worker"].unique())
-    axes = new_axes(height_inches=1.5 + min(0.45 * len(numbers), 6))
-    programs = list(trace["program"].value_counts().index)
-    named = dict(zip(programs[:_MOST_PROGRAMS], COLOURS, strict=False))
-    origin_s = trace["start_s"].min()
-    for program in [*named, None]:
-        of_it = trace[~trace["program"].isin(named)] if program is None else trace[trace["program"] == program]
-        for stolen, part in of_it.groupby(of_it["stolen_from"].notna()):
-            bars = axes.barh(
-                [numbers.index(worker) for worker in part["worker"]],
-                part["end_s"] - part["start_s"],
-                left=part["start_s"] - origin_s,
-                height=0.7,
-                color="#999999" if program is None else named[program],
-                edgecolor="black" if stolen else "white",
-                linewidth=0.8 if stolen else 0.4,
-                hatch="////" if stolen else None,
-                zorder=3 if stolen else 2,
-            )
-            bars.set_label("_")
-        if len(of_it):
-            axes.barh([0], [0], color="#999999" if program is None else named[program], label=program or "other")
-    axes.barh([0], [0], facecolor="white", edgecolor="black", hatch="////", label="stolen")
-    axes.set_yticks(range(len(numbers)), [f"worker {number}" for number in numbers])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time since the first command (s)")
-    legend_above(axes)
-    return axes
-
-
-def _interval(axes: Axes, x: float, y: float, low: float, high: float, *, axis: str, own: bool) -> None:
-    """Draw a point with its interval; an unknown interval, which is missing, is left out."""
-    at = x if axis == "x" else y
-    known = math.isfinite(low) and math.isfinite(high)
-    error: dict[str, Any] = {f"{axis}err": [[max(at - low, 0)], [max(high - at, 0)]]} if known else {}
-    colour, marker = (BLUE, "o") if own else (_GREY, "s")
-    axes.errorbar(x, y, **error, fmt=marker, color=colour, markersize=6, capsize=4, linewidth=2)
+    return plots.timeline(
+        trace.assign(stolen=trace["stolen_from"].notna()),
+        lane="worker",
+        start="start_s",
+        end="end_s",
+        kind="program",
+        hatched="stolen",
+        lane_label="worker {}",
+        hatch_label="stolen",
+        label="time since the first command (s)",
+    )

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procbench.experiments.streams_outcome import READ, C
 from procbench.experiments.words import size_text
+from procbench.views import plots
 from procbench.views.figures import (
     BLUE,
     COLOURS,
     MARKERS,
-    STYLE,
     VERMILION,
     WIDTH_INCHES,
+    current_style,
     interval_words,
     legend_above,
     new_axes,
@@ -43,16 +44,14 @@ def ways(table: pd.DataFrame) -> Axes:
 
     ordered = table[table["way"] != C].sort_values("median", ignore_index=True)
     limit = table[table["way"] == C]
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure = Figure(figsize=(WIDTH_INCHES, 1.5 + 0.3 * len(ordered)), dpi=100, layout="constrained")
         both: tuple[Axes, Axes] = tuple(figure.subplots(1, 2, sharey=True))
     speed, cpu = both
     for axes, column, low, high in ((speed, "median", "low", "high"), (cpu, "cpu", "cpu_low", "cpu_high")):
         for place, row in enumerate(_rows(ordered)):
             own = row["way"] in _OURS
-            style: dict[str, Any] = {"color": BLUE if own else _GREY, "marker": "o" if own else "s"}
-            error = [[_reach(row[column], row[low])], [_reach(row[high], row[column])]]
-            axes.errorbar(row[column], place, xerr=error, capsize=4, linewidth=2, markersize=6, **style)
+            plots.interval(axes, row[column], place, row[low], row[high], along="x", own=own)
         for value in limit[column]:
             axes.axvline(value, color=VERMILION, linestyle="--", linewidth=1.5, label=C)
         axes.set_xlim(0, 1.08 * max(axes.dataLim.xmax, *limit[column], 0))
@@ -64,7 +63,7 @@ def ways(table: pd.DataFrame) -> Axes:
         label.set_fontweight("bold" if label.get_text() in _OURS else "normal")
     speed.set_xlabel("GB/s, more is better")
     cpu.set_xlabel("CPU s per GiB, less is better")
-    with rc_context(STYLE):
+    with rc_context(current_style()):
         figure.legend(*speed.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return speed
 

@@ -59,7 +59,12 @@ def time_left(
 
 
 def for_people(seconds: float | None) -> str:
-    """Return seconds as people say them: ``8 s``, ``2 min 05 s``, ``1 h 10 min``, ``unknown``."""
+    """Return seconds as people say them.
+
+    Example:
+        >>> [for_people(seconds) for seconds in (8, 125, 4200, None)]
+        ['8 s', '2 min 05 s', '1 h 10 min', 'unknown']
+    """
     if seconds is None:
         return "unknown"
     whole = round(seconds)

@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from procbench.errors import InvalidInputError, NotebookError
+from procbench.errors import InvalidInputError, NotebookError, RecordError
 from procbench.lab.names import safe_name
 from procbench.views.children import render_in_child
+from procbench.views.compared import differences
 from procbench.views.folders import building_folder, publish, write_text
 from procbench.views.fragments import read_headline, split_title, to_fragment
+from procbench.views.front import Spark, sparks
+from procbench.views.history import load_history
 from procbench.views.notebooks import (
     Plain,
     check_parameters,
@@ -34,6 +37,7 @@ from procbench.views.pages import NoiseWarning, ReportRow, index_page, notebook_
 from procbench.views.parameters import check_paths
 from procbench.views.progress import ProgressEvent, time_left
 from procbench.views.render import RenderJob, RenderOutcome, scratch_folder
+from procbench.views.report_data import previous_report, read_report, report_json
 from procbench.views.terminal import without_colours
 
 if TYPE_CHECKING:
@@ -78,6 +82,9 @@ def build_report(
     notebook_timeout_s: float = 1800.0,
     on_progress: Callable[[ProgressEvent], None] | None = None,
     host: str | None = None,
+    host_id: str = "",
+    data_folder: Path | None = None,
+    suggestions: Callable[[], str] | None = None,
     cwd: Path | None = None,
 ) -> Report:
     """Run the notebooks one after the other and write their report to ``out_root/<UTC time>-<host>/``.
@@ -96,6 +103,9 @@ def build_report(
         on_progress: Called when a notebook starts and finishes, and about every second between. What it raises ends
             the report.
         host: The machine's name in titles and in the folder's name; the system's node name by default.
+        host_id: Which machine this is; with it the report is compared with the one before it on this machine.
+        data_folder: Recorded runs; with it and ``host_id`` the first page shows their course.
+        suggestions: Returns safe HTML about what was suggested and proved, once all notebooks have run.
         cwd: Working folder of the notebooks; a private one that is removed afterwards by default.
 
     Returns:
@@ -125,7 +135,21 @@ def build_report(
             tell.durations[row.notebook] = row.seconds
             tell("finished", k, status=row.status)
         seconds = time.monotonic() - start
-        index = index_page(rows, host_card or {}, warnings, when=when, host=host, seconds=seconds)
+        data = report_json(rows, host=host, host_id=host_id, when=when)
+        write_text(folder / "report.json", data)
+        before = previous_report(out_root, host_id)
+        index = index_page(
+            rows,
+            host_card or {},
+            warnings,
+            when=when,
+            host=host,
+            seconds=seconds,
+            suggestions=suggestions() if suggestions else "",
+            before=before,
+            differences=differences(before, read_report(folder)) if before else (),
+            sparks=_sparks(data_folder, host_id),
+        )
         write_text(folder / "index.html", index)
         durations = {row.notebook: row.seconds for row in rows if row.status == "ok"}
         write_text(folder / "durations.json", json.dumps(durations, indent=1))
@@ -248,6 +272,16 @@ def _running_cell(notebook: NotebookNode) -> int | None:
     own = [cell for cell in notebook.cells if not has_tag(cell, "injected-parameters")]
     marks = (cell.metadata.get("papermill", {}).get("status") for cell in own)
     return next((position for position, status in enumerate(marks, 1) if status == "running"), None)
+
+
+def _sparks(data_folder: Path | None, host_id: str) -> tuple[Spark, ...]:
+    """Return this machine's recorded lines; where they cannot be read the report goes without them."""
+    if data_folder is None or not host_id or not data_folder.is_dir():
+        return ()
+    try:
+        return sparks(load_history(data_folder)[0], host_id)
+    except (RecordError, InvalidInputError):
+        return ()
 
 
 def _earlier_durations(out_root: Path) -> dict[str, float]:

@@ -1,0 +1,101 @@
+"""Two reports of one machine, side by side: what each notebook's comparison showed then and now, and whether that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from procbench.errors import InvalidInputError
+from procbench.views.pages import STATUS_WORDS
+from procbench.views.report_data import Found, ReportData, by_word, read_report
+
+Verdict = Literal["more", "less", "the same", "not comparable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One notebook in two reports.
+
+    Attributes:
+        title: What it is about.
+        before: What it showed in the earlier report, in a few words.
+        now: What it showed in the later one.
+        verdict: Whether the gain is ``more`` or ``less`` than before; ``the same`` where that is not shown.
+        words: The verdict as a person says it, with a reason where nothing can be compared.
+    """
+
+    title: str
+    before: str
+    now: str
+    verdict: Verdict
+    words: str
+
+
+def two_reports(first: Path, second: Path, *, out_root: Path) -> tuple[ReportData, ReportData]:
+    """Read two reports, the earlier one first.
+
+    Args:
+        first: A folder, or the name of one in ``out_root``.
+        second: The other.
+        out_root: Folder of the reports.
+
+    Raises:
+        InvalidInputError: One is no report, they are the same, or they are of different machines.
+    """
+    one, other = (read_report(path if path.is_dir() else out_root / path) for path in (first, second))
+    if one.folder == other.folder:
+        raise InvalidInputError(f"{first} and {second} are the same report; name two")
+    if one.host_id != other.host_id:
+        raise InvalidInputError(
+            f"the reports are of two machines, {one.host} and {other.host}, whose numbers do not compare; "
+            "name two of one machine"
+        )
+    return (one, other) if one.when <= other.when else (other, one)
+
+
+def differences(before: ReportData, now: ReportData) -> tuple[Difference, ...]:
+    """Compare two reports notebook by notebook, in the order of the later one; what only the earlier one has comes last."""
+    old, new = by_word(before.found), by_word(now.found)
+    words = [*new, *(word for word in old if word not in new)]
+    return tuple(_difference(old.get(word), new.get(word)) for word in words)
+
+
+def _difference(old: Found | None, new: Found | None) -> Difference:
+    one = new or old
+    title = one.title if one is not None else ""
+    before, now = _shown(old), _shown(new)
+    effects = [None if found is None or found.headline is None else found.headline.effect for found in (old, new)]
+    if effects[0] is None or effects[1] is None:
+        return Difference(title, before, now, "not comparable", "only one of them says" if before != now else "")
+    verdict, words = _compared(effects[0], effects[1])
+    return Difference(title, before, now, verdict, words)
+
+
+def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Verdict, str]:
+    """Say that a gain is more or less only where the intervals are apart by more than what noise alone shows."""
+    sides = [(effect.get("condition"), effect.get("baseline")) for effect in (old, new)]
+    if sides[0] != sides[1]:
+        return "not comparable", "other conditions were compared"
+    if not ("low" in old and "low" in new):
+        return "not comparable", "too few blocks for an interval"
+    noise = 1 + max(float(effect.get("noise_floor") or 0.0) for effect in (old, new))
+    if new["low"] > old["high"] * noise:
+        return "more", f"gains more than before: {new['ratio'] / old['ratio']:.2f} times"
+    if new["high"] * noise < old["low"]:
+        return "less", f"gains less than before: {new['ratio'] / old['ratio']:.2f} times"
+    return "the same", "no difference shown"
+
+
+def _shown(found: Found | None) -> str:
+    if found is None:
+        return "not measured"
+    if found.status != "ok":
+        return STATUS_WORDS[found.status]
+    effect = found.headline.effect if found.headline is not None else None
+    if effect is None or not isinstance(ratio := effect.get("ratio"), int | float):
+        return "no comparison"
+    low, high = effect.get("low"), effect.get("high")
+    ends = f" [{low:.2f}, {high:.2f}]" if isinstance(low, int | float) and isinstance(high, int | float) else ""
+    return f"{ratio:.2f}{ends}"

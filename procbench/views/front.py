@@ -1,0 +1,159 @@
+"""What stands on a report's first page beside the notebooks: the answer in short, the systems in their order, the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from procbench.views.pages import NoiseWarning, ReportRow
+
+if TYPE_CHECKING:
+    from procbench.analysis.history import Line
+
+SYSTEMS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "Memory": (("transfer", "zero-copy transfer"), ("pools", "memory pools")),
+    "CPU": (("affinity", "CPU affinity"), ("priority", "priority and limits")),
+    "Input and output": (("streams", "asynchronous streams"), ("descriptors", "file descriptors")),
+    "Concurrency": (("queues", "queues"), ("stealing", "the work-stealing scheduler")),
+    "Monitoring": (("monitoring", "the performance monitor"), ("suggestions", "the analyzer and its suggestions")),
+}
+"""The ten systems by area: each notebook's word, and what it is about."""
+
+_FIRST: Final = "Your commands"
+_MOST_SPARKS: Final = 16
+_MOST_OF_ONE: Final = 2
+_SPARK = (160.0, 32.0, 4.0)  # width, height, margin
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Notebooks that belong together.
+
+    Attributes:
+        title: What they are about.
+        places: Their places among the report's rows.
+        missing: Systems of this area that the report did not measure, in words.
+    """
+
+    title: str
+    places: tuple[int, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A sentence of the answer in short.
+
+    Attributes:
+        text: The sentence.
+        page: The page that says more; empty for none.
+    """
+
+    text: str
+    page: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """One line of the history, small.
+
+    Attributes:
+        name: Experiment and condition.
+        path: The points of an SVG ``polyline``.
+        last: Where the newest value stands.
+        changes: Places along the line from which on it was at another level.
+        value: The newest value with its unit.
+        words: Where the line goes.
+        runs: How many there are.
+    """
+
+    name: str
+    path: str
+    last: tuple[float, float]
+    changes: tuple[float, ...]
+    value: str
+    words: str
+    runs: int
+
+
+def groups(rows: Sequence[ReportRow]) -> tuple[Group, ...]:
+    """Return the notebooks by area: what is about a person's own commands first, then the systems; empty areas are left out."""
+    areas = {word: area for area, systems in SYSTEMS.items() for word, _ in systems}
+    places: dict[str, list[int]] = {_FIRST: [], **{area: [] for area in SYSTEMS}}
+    for place, row in enumerate(rows):
+        places[areas.get(row.notebook, _FIRST)].append(place)
+    run = {row.notebook for row in rows}
+    return tuple(
+        Group(area, tuple(found), tuple(name for word, name in SYSTEMS.get(area, ()) if word not in run))
+        for area, found in places.items()
+        if found
+    )
+
+
+def in_short(rows: Sequence[ReportRow], warnings: Sequence[NoiseWarning]) -> tuple[Point, ...]:
+    """Return what the report found in a few sentences: what helps, by how much, how sure, and how far to trust it."""
+    done = [row for row in rows if row.status == "ok" and row.headline is not None]
+    points = [
+        Point(row.headline.sentence, row.page) for row in done if row.notebook == "your_commands" and row.headline
+    ]
+    compared = [(row, row.headline.effect) for row in done if row.headline and row.headline.effect]
+    better = [(row, effect) for row, effect in compared if effect.get("verdict") == "better" and "low" in effect]
+    if better:
+        row, effect = max(better, key=lambda found: float(found[1]["ratio"] or 0))
+        sure = f"{100 * float(effect.get('confidence') or 0.95):.3g} % interval {effect['low']:.3g} to {effect['high']:.3g}"
+        what = f"{effect.get('condition', 'the change')} against {effect.get('baseline', 'the usual way')}"
+        points.append(
+            Point(
+                f"The largest difference shown: {row.title}. {what}: {effect['ratio']:.3g} times as good, {sure}.",
+                row.page,
+            )
+        )
+    if compared:
+        worse = sum(effect.get("verdict") == "worse" for _, effect in compared)
+        open_ = len(compared) - len(better) - worse
+        points.append(
+            Point(
+                f"Of {len(compared)} comparisons {len(better)} show a gain, {worse} a loss, and {open_} no difference "
+                "beyond what noise alone shows."
+            )
+        )
+    if warnings:
+        count = "one thing" if len(warnings) == 1 else f"{len(warnings)} things"
+        points.append(Point(f"How far to trust it: {count} made this machine's numbers less sure.", "#noise"))
+    return tuple(points)
+
+
+def sparks(lines: Sequence[Line], host_id: str) -> tuple[Spark, ...]:
+    """Return this machine's recorded lines of at least two runs: a few of each experiment, those with changes first."""
+    own = [line for line in lines if line.host_id == host_id and len(line.points) > 1]
+    chosen: list[Line] = []
+    for line in sorted(own, key=lambda line: not line.changes):
+        if sum(one.experiment == line.experiment for one in chosen) < _MOST_OF_ONE:
+            chosen.append(line)
+    chosen = sorted(chosen[:_MOST_SPARKS], key=lambda line: line.experiment)
+    return tuple(_spark(line) for line in chosen)
+
+
+def _spark(line: Line) -> Spark:
+    from procbench.views.history import direction_words
+
+    width, height, margin = _SPARK
+    values = [point.value for point in line.points]
+    low, high = min(values), max(values)
+    step = (width - 2 * margin) / (len(values) - 1)
+
+    def at(place: float, value: float) -> tuple[float, float]:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(margin + step * place, 1), round(height - margin - share * (height - 2 * margin), 1)
+
+    marks = [at(place, value) for place, value in enumerate(values)]
+    return Spark(
+        name=f"{line.experiment}: {line.condition}",
+        path=" ".join(f"{x},{y}" for x, y in marks),
+        last=marks[-1],
+        changes=tuple(at(change.number - 0.5, low)[0] for change in line.changes),
+        value=f"{values[-1]:.3g} {line.unit}".strip(),
+        words=direction_words(line),
+        runs=len(values),
+    )

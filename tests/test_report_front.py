@@ -1,0 +1,229 @@
+"""The report's first page beside its notebooks, and two reports side by side."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from bs4 import BeautifulSoup
+
+from procbench import cli
+from procbench.analysis.history import history
+from procbench.errors import InvalidInputError
+from procbench.views import pages
+from procbench.views.compared import differences, two_reports
+from procbench.views.front import SYSTEMS, groups, in_short, sparks
+from procbench.views.headline import Headline
+from procbench.views.pages import ReportRow
+from procbench.views.report import build_report
+from procbench.views.report_data import previous_report, read_report, report_json
+
+WHEN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def row(word: str, *, ratio: float = 1.5, width: float = 0.1, status: str = "ok", **effect: object) -> ReportRow:
+    """A notebook whose interval reaches that share to both sides."""
+    found = {"ratio": ratio, "low": ratio * (1 - width), "high": ratio * (1 + width), "noise_floor": 0.01} | effect
+    if "verdict" not in found:
+        found["verdict"] = "better" if found["low"] and found["low"] > 1 else "no difference shown"
+    headline = Headline.from_json({"title": word, "sentence": f"{word} says so", "effect": found})
+    return ReportRow(word, f"About {word}", status, "", None, 1.0, f"{word}.html", "", headline, None)
+
+
+def write_report(root: Path, name: str, rows: list[ReportRow], *, when: datetime = WHEN, host_id: str = "abc") -> Path:
+    (root / name).mkdir(parents=True)
+    (root / name / "report.json").write_text(report_json(rows, host="h", host_id=host_id, when=when))
+    return root / name
+
+
+def compared(root: Path, old: ReportRow, new: ReportRow):
+    before = read_report(write_report(root, "a", [old]))
+    now = read_report(write_report(root, "b", [new]))
+    (one,) = differences(before, now)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ({"ratio": 1.5}, {"ratio": 2.5}, "more"),
+        ({"ratio": 2.5}, {"ratio": 1.5}, "less"),
+        ({"ratio": 1.5}, {"ratio": 1.6}, "the same"),
+        ({"ratio": 1.5}, {"ratio": 2.5, "noise_floor": 0.9}, "the same"),
+        ({"ratio": 1.5, "low": None, "high": None}, {"ratio": 9.0}, "not comparable"),
+        ({"condition": "a", "baseline": "b"}, {"ratio": 9.0, "condition": "c", "baseline": "b"}, "not comparable"),
+        ({"status": "failed"}, {"ratio": 9.0}, "not comparable"),
+    ],
+)
+def test_a_gain_is_more_or_less_only_where_intervals_lie_apart(tmp_path: Path, old: dict, new: dict, verdict: str):
+    assert compared(tmp_path, row("pools", **old), row("pools", **new)).verdict == verdict
+
+
+def test_what_only_one_report_has_is_named(tmp_path: Path):
+    before = read_report(write_report(tmp_path, "a", [row("pools"), row("queues", status="timed_out")]))
+    now = read_report(write_report(tmp_path, "b", [row("transfer"), row("queues")]))
+    assert [(one.title, one.before, one.now) for one in differences(before, now)] == [
+        ("About transfer", "not measured", "1.50 [1.35, 1.65]"),
+        ("About queues", "ran out of time", "1.50 [1.35, 1.65]"),
+        ("About pools", "1.50 [1.35, 1.65]", "not measured"),
+    ]
+
+
+def test_the_report_before_is_the_newest_of_this_machine(tmp_path: Path):
+    """Those of other machines, without data, damaged ones and ones under construction are passed over."""
+    write_report(tmp_path, "old", [])
+    newest = write_report(tmp_path, "new", [], when=WHEN + timedelta(days=1))
+    write_report(tmp_path, "other", [], when=WHEN + timedelta(days=2), host_id="xyz")
+    write_report(tmp_path, ".building-1", [], when=WHEN + timedelta(days=3))
+    (write_report(tmp_path, "torn", []) / "report.json").write_text('{"version": 1, "wh')
+    (tmp_path / "latest").symlink_to("old")
+    assert previous_report(tmp_path, "abc").folder == newest
+    assert previous_report(tmp_path, "nobody") is None
+    assert previous_report(tmp_path, "") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"version": 1}', "is damaged"),
+        ('{"version": 99}', "newer procbench"),
+        ('{"version": 1, "host": "h", "host_id": "", "when": "2026-01-02", "notebooks": []}', "without zone"),
+        (None, "is no report"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_one_clear_error(tmp_path: Path, text: str | None, says: str):
+    """R03: a torn or foreign file is named."""
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        read_report(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_two_reports_are_set_side_by_side_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Named by folder or by name, in any order; the earlier one stands first; the page stands alone."""
+    write_report(tmp_path, "a", [row("pools", ratio=1.5)])
+    write_report(tmp_path, "b", [row("pools", ratio=3.0)], when=WHEN + timedelta(days=1))
+    assert cli.run_command(["report", "--out", str(tmp_path), "--compare", "b", str(tmp_path / "a")]) == 0
+    line, path = capsys.readouterr().out.splitlines()
+    assert "1.50 [1.35, 1.65] -> 3.00 [2.70, 3.30]; gains more than before: 2.00 times" in line
+    page = BeautifulSoup(Path(path).read_text(), "html.parser")
+    assert "About pools" in page.get_text()
+    assert page.find("td", class_="good")
+    assert not page.find_all(["script", "link"])
+
+
+@pytest.mark.parametrize(
+    ("second", "says"), [("a", "the same report"), ("c", "two machines"), ("none", "is no report")]
+)
+def test_reports_that_do_not_compare_are_refused(tmp_path: Path, second: str, says: str):
+    write_report(tmp_path, "a", [])
+    write_report(tmp_path, "c", [], host_id="xyz")
+    with pytest.raises(InvalidInputError, match=says):
+        two_reports(Path("a"), Path(second), out_root=tmp_path)
+    assert cli.run_command(["report", "--out", str(tmp_path), "--compare", "a", second]) == 2
+
+
+def test_the_next_report_says_what_differs_from_this_one(tmp_path: Path):
+    """build_report keeps the data of each report, and compares where it knows the machine."""
+    first = build_report([], out_root=tmp_path, host="h", host_id="abc")
+    assert json.loads((first.path / "report.json").read_text())["host_id"] == "abc"
+    (first.path / "report.json").write_text(
+        report_json([row("pools")], host="h", host_id="abc", when=first.when - timedelta(days=1))
+    )
+    page = build_report([], out_root=tmp_path, host="h", host_id="abc").index.read_text()
+    assert "Since the report before" in page
+    assert "About pools" in page
+    other = build_report([], out_root=tmp_path, host="h", host_id="xyz").index.read_text()
+    assert "Since the report before" not in other
+
+
+def test_the_ten_systems_stand_in_their_order_whatever_ran_first():
+    names = ["stealing", "tour", "pools", "history"]
+    found = groups([row(name) for name in names])
+    assert [(group.title, [names[place] for place in group.places]) for group in found] == [
+        ("Your commands", ["tour", "history"]),
+        ("Memory", ["pools"]),
+        ("Concurrency", ["stealing"]),
+    ]
+    assert found[1].missing == ("zero-copy transfer",)
+    assert sum(len(systems) for systems in SYSTEMS.values()) == 10
+
+
+def test_in_short_names_the_largest_difference_and_counts_the_rest():
+    rows = [
+        row("your_commands"),
+        row("pools", ratio=4.0, condition="pool", baseline="bytearray", confidence=0.95),
+        row("queues", ratio=9.0, low=None, high=None),
+        row("stealing", ratio=0.5, verdict="worse"),
+        row("transfer", status="failed"),
+    ]
+    first, largest, count, trust = in_short(rows, [SimpleNamespace(seen="", why="", what_to_do="")])
+    assert (first.text, first.page) == ("your_commands says so", "your_commands.html")
+    assert "pool against bytearray: 4 times as good, 95 % interval 3.6 to 4.4" in largest.text
+    assert largest.page == "pools.html"
+    assert count.text.startswith("Of 4 comparisons 2 show a gain, 1 a loss, and 1 no difference")
+    assert trust.page == "#noise"
+    assert in_short([], []) == ()
+
+
+def runs_of(values: list[float], **changes: object) -> list[SimpleNamespace]:
+    import pandas as pd
+
+    return [
+        SimpleNamespace(
+            **{
+                "run_id": f"{number}", "experiment": "pools", "recorded_at": WHEN + timedelta(hours=number),
+                "host_id": "abc", "host": {"hostname": "h"}, "parameters": {}, "git_revision": None,
+                "procbench_version": "1", "trials": pd.DataFrame({"condition": ["x"] * 3, "value": [value] * 3, "unit": "s"}),
+            } | changes
+        )
+        for number, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_a_spark_line_shows_every_run_inside_its_frame():
+    (spark,) = sparks(history(runs_of([1.0, 3.0, 2.0])), "abc")
+    places = [tuple(map(float, pair.split(","))) for pair in spark.path.split()]
+    assert len(places) == spark.runs == 3
+    assert all(0 < x < 160 and 0 < y < 32 for x, y in places)
+    assert places[0][1] > places[2][1] > places[1][1]  # up is more
+    assert spark.last == places[-1]
+    assert spark.value == "2 s"
+    assert sparks(history(runs_of([1.0])), "abc") == ()
+    assert sparks(history(runs_of([1.0, 2.0])), "another machine") == ()
+
+
+def test_runs_that_do_not_change_are_a_level_line():
+    (spark,) = sparks(history(runs_of([2.0] * 4)), "abc")
+    assert len({pair.split(",")[1] for pair in spark.path.split()}) == 1
+    assert not any(math.isnan(x) for x in spark.last)
+
+
+def test_the_first_page_shows_history_and_suggestions_and_escapes_names():
+    """R14: what a recorded run calls itself stays text."""
+    lines = history(runs_of([1.0, 2.0], experiment="<script>x</script>"))
+    page = pages.index_page(
+        [row("pools")],
+        {},
+        [],
+        when=WHEN,
+        host="h",
+        seconds=1,
+        suggestions="<p id='mine'>x</p>",
+        sparks=sparks(lines, "abc"),
+    )
+    soup = BeautifulSoup(page, "html.parser")
+    assert not soup.find_all("script")
+    assert "<script>x</script>: x" in soup.find("section", attrs={"aria-labelledby": "history"}).get_text()
+    assert soup.find(id="mine").find_parent("section")["aria-labelledby"] == "suggestions"
+    assert soup.find("svg", class_="spark")["aria-label"].startswith("2 runs")
+    levels = [int(heading.name[1]) for heading in soup.find_all(["h1", "h2", "h3", "h4"])]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
