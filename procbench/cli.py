@@ -202,22 +202,22 @@ def monitor(
 )
 def prove(
     words: Annotated[list[str] | None, typer.Argument(metavar="[RUN | -- COMMAND]", hidden=True)] = None,
-    commands: Annotated[str | None, _value("FILE", "One command a line; - is standard input.")] = None,
-    each: Annotated[str | None, _value("FILE", "Run COMMAND for each line of it; - is standard input.")] = None,
+    commands: Annotated[str | None, value("FILE", "One command a line; - is standard input.")] = None,
+    each: Annotated[str | None, value("FILE", "Run COMMAND for each line of it; - is standard input.")] = None,
     budget: Annotated[
-        float | None, _value("S", "Seconds for all of it; default: 60, or what the proof had that is repeated.")
+        float | None, value("S", "Seconds for all of it; default: 60, or what the proof had that is repeated.")
     ] = None,
-    most: Annotated[int, _number("How many suggestions are proved, the most promising first.")] = 3,
-    only: Annotated[str, _value("RULE", "The one to prove, such as too_few_workers.")] = "",
+    most: Annotated[int, number("How many suggestions are proved, the most promising first.")] = 3,
+    only: Annotated[str, value("RULE", "The one to prove, such as too_few_workers.")] = "",
     settings: Annotated[
         list[str] | None,
-        _value("NAME=VALUE", "How the commands are run now, such as workers=4; repeatable.", "--set"),
+        value("NAME=VALUE", "How the commands are run now, such as workers=4; repeatable.", "--set"),
     ] = None,
     data: Data = Path("data"),
     allow_host_changes: Annotated[
-        bool, _flag("--allow-host-changes", "Change the machine itself where that is suggested; each run puts it back.")
+        bool, flag("--allow-host-changes", "Change the machine itself where that is suggested; each run puts it back.")
     ] = False,
-    as_json: Annotated[bool, _flag("--json", "Say it as JSON.")] = False,
+    as_json: Annotated[bool, flag("--json", "Say it as JSON.")] = False,
 ) -> int:
     """Watch a batch, see what might make it better, and prove that with the batch itself; or repeat a recorded proof, RUN.
 
@@ -240,7 +240,7 @@ def prove(
         allow_host_changes=allow_host_changes,
         as_json=as_json,
     )
-    return prove_asked(asked, _say)
+    return prove_asked(asked, say)
 
 
 @app.command(short_help="Show where the recorded runs went, and what changed where they jumped.")

@@ -22,7 +22,8 @@ from procbench.lab.proof import prove
 from procbench.lab.proof_records import StoredProof
 from procbench.lab.results import Progress
 from procbench.lab.store import Store, run_name
-from procbench.scheduling.commands import PLACE, read_batch
+from procbench.scheduling.commands import read_batch
+from procbench.scheduling.grouping import PLACE
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
 from procbench.views.run_options import check_folder, check_seconds
