@@ -197,9 +197,7 @@ def monitor(
     return watch(command or (), interval_s=interval, duration_s=duration, out=out, port=openmetrics)
 
 
-@app.command(
-    short_help="Find what would make a batch better, and prove it; or repeat a proof.",
-)
+@app.command(short_help="Find what would make a batch better, and prove it; or repeat a proof.")
 def prove(
     words: Annotated[list[str] | None, typer.Argument(metavar="[RUN | -- COMMAND]", hidden=True)] = None,
     commands: Annotated[str | None, value("FILE", "One command a line; - is standard input.")] = None,

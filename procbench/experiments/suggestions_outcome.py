@@ -140,7 +140,7 @@ class SuggestionsResult(Outcome):
         effect = None if self.together is None else self.together.suggestion.effect
         words = "; ".join(f"{one.change} ({_times(one.effect)})" for one in proved)
         sentence = f"A badly set batch: {len(self.proofs)} changes were suggested, {len(proved)} of them proved"
-        sentence += f": {words}." if words else f". {self.notes[0] if self.notes else ''}"
+        sentence += f": {words}." if words else "; a longer budget may prove more."
         if effect is not None and len(proved) > 1:
             sentence += f" All proved changes together: {_times(effect)}."
         return {

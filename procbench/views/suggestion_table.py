@@ -133,25 +133,24 @@ class SuggestionTable:
         heads = "".join(f'<th scope="col">{name}</th>' for name in _HEADS)
         body = "".join(map(self._row, self.rows)) or f'<tr><td colspan="{len(_HEADS)}">nothing was suggested</td></tr>'
         caption = "<caption>What was suggested, and what measuring it showed</caption>"
-        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{self._proofs()}"
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{self._details()}"
 
     def _row(self, row: Row) -> str:
-        sides = "<br>".join(map(escape, row.sides))
-        note = f"<br><small>{escape(row.note)}</small>" if row.note else ""
+        sides = "<br>".join(map(escape, row.sides)) or "none is known"
         run = f'<a href="#run-{escape(row.run)}"><code>{escape(row.run)}</code></a>' if row.run else "none"
         command = f"<code>{escape(row.command)}</code>" if row.command else "nothing to repeat"
         return (
-            f'<tr><th scope="row"><strong>{escape(row.change)}</strong><br><small>{escape(row.seen)}</small></th>'
-            f"<td>{escape(row.status)}{note}</td><td>{escape(row.effect) or 'none is known'}</td><td>{sides}</td>"
-            f"<td>{run}</td><td>{command}</td></tr>"
+            f'<tr><th scope="row">{escape(row.change)}</th><td>{escape(row.status)}</td>'
+            f"<td>{escape(row.effect) or 'none is known'}</td><td>{sides}</td><td>{run}</td><td>{command}</td></tr>"
         )
 
-    def _proofs(self) -> str:
-        """Return the runs that rows lead to, each with the command that repeats it."""
-        shown = [
-            f'<dt id="run-{escape(row.run)}">Run <code>{escape(row.run)}</code>: {escape(row.change)}</dt>'
-            f"<dd>{escape(self.runs.get(row.run, row.effect or row.status))}<br><code>{escape(row.command)}</code></dd>"
-            for row in self.rows
-            if row.run
-        ]
-        return f"<dl>{''.join(shown)}</dl>" if shown else ""
+    def _details(self) -> str:
+        """Return of each suggestion what was seen and why that hurts, and its run, which the row leads to."""
+        return f"<dl>{''.join(map(self._detail, self.rows))}</dl>" if self.rows else ""
+
+    def _detail(self, row: Row) -> str:
+        place = f' id="run-{escape(row.run)}"' if row.run else ""
+        run = f": run <code>{escape(row.run)}</code>" if row.run else ""
+        texts = [row.seen, row.note, self.runs.get(row.run, "")]
+        lines = [escape(text) for text in texts if text] + [f"<code>{escape(row.command)}</code>"] * bool(row.command)
+        return f"<dt{place}><strong>{escape(row.change)}</strong>{run}</dt><dd>{'<br>'.join(lines)}</dd>"
