@@ -60,6 +60,8 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                     label=name,
                 )
             axes.margins(y=0.1 + 0.2 * min(len(line.changes), _STEPS))
+            if axes.get_ylim()[0] < 0 <= min(values):
+                axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:,g}")
             for nth, change in enumerate(line.changes):
                 axes.axvline(change.number + 0.5, color=VERMILION, linestyle="--", linewidth=1.5)
