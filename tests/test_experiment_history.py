@@ -144,7 +144,7 @@ def test_a_procbench_without_its_history_asks_for_a_folder(monkeypatch, tmp_path
 def test_recorded_names_cannot_move_a_cursor(result):
     line = replace(result.jumped()[0], condition="\x1b[2Jbad\u202e", experiment="\x1b]0;x\x07")
     bad = replace(result, lines=[line])
-    for words in (bad.headline()["sentence"], bad.alt(1), bad.details()):
+    for words in (bad.headline()["sentence"], bad.alt(bad.lines), bad.details()):
         assert "\x1b" not in words
         assert "\u202e" not in words
 

@@ -97,15 +97,15 @@ class HistoryResult:
                 f"{begun}: {len(jumped)} of {_many(len(self.lines), 'line')} jumped. The largest jump is that of "
                 f"{_name(jumped[0])}: {_told(first)}."
             )
-        return {"title": "History", "sentence": told, "effect": None, "picture_alt": self.alt(3)}
+        return {"title": "History", "sentence": told, "effect": None, "picture_alt": self.alt(self.shown(1))}
 
-    def alt(self, most: int) -> str:
-        """Return the figure of the lines worth a picture in words."""
+    def alt(self, lines: Sequence[Line]) -> str:
+        """Return the figure of lines in words."""
         parts = [
             f"{_name(line)} ({_printable(line.unit)}): from {line.points[0].value:.3g} to "
             f"{line.points[-1].value:.3g} in {len(line.points)} runs"
             + "".join(f", {_told(change)}" for change in line.changes)
-            for line in self.shown(most)
+            for line in lines
         ]
         return f"Medians run by run. {'; '.join(parts)}." if parts else "Nothing to draw."
 

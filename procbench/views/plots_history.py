@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_LINES = 8
 """Lines that one figure shows, one above the other; more make it unreadable."""
 
-_ROW_INCHES = 2.4
+_ROW_INCHES, _AROUND_INCHES = 2.3, 0.7
 _STEP_POINTS, _STEPS = 36, 3  # so far down, three lines of words, begin those beside the next jump; then above again
 
 
@@ -33,7 +33,7 @@ def over_runs(lines: Sequence[Line]) -> Figure:
 
     chosen = sorted(lines, key=lambda line: not line.changes)[:MOST_LINES]
     with rc_context(current_style()):
-        height = max(1, len(chosen)) * _ROW_INCHES
+        height = max(1, len(chosen)) * _ROW_INCHES + _AROUND_INCHES
         figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100, layout="constrained")
         rows = figure.subplots(max(1, len(chosen)), squeeze=False)[:, 0]
         for axes, line in zip(rows, chosen, strict=False):
@@ -59,7 +59,9 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                     linewidth=2,
                     label=name,
                 )
-            axes.margins(y=0.3 if line.changes else 0.1)
+            axes.margins(y=0.1 + 0.2 * min(len(line.changes), _STEPS))
+            if axes.get_ylim()[0] < 0 <= min(values):
+                axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:,g}")
             for nth, change in enumerate(line.changes):
                 axes.axvline(change.number + 0.5, color=VERMILION, linestyle="--", linewidth=1.5)
@@ -75,7 +77,8 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                     va="top",
                     fontsize=8,
                     color=VERMILION,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+                    bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+                    zorder=1.5,  # above the grid, and below what was measured
                 )
             title = f"{line.experiment}: {line.condition}, on {line.hostname}"
             axes.set_title(one_line(title, longest=85), fontsize=9.5)

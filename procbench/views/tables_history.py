@@ -20,21 +20,18 @@ def jumps(lines: Sequence[Line]) -> pd.DataFrame:
 
     found = [
         {
-            "experiment": line.experiment,
-            "line": one_line(line.condition, longest=60),
+            "line": _name(line),
             "run": change.number + 1,
-            "UTC": f"{change.point.recorded_at:%Y-%m-%d %H:%M}",
-            "level": f"{value_words(change.before)} → {value_words(change.after)} {line.unit}",
-            "times": f"{max(change.factor, 1 / change.factor):.2f} {change.pace}"
-            if math.isfinite(change.factor)
-            else change.pace,
-            "what else changed": one_line("; ".join(change.facts) or "nothing known", longest=200),
+            "UTC": f"{change.point.recorded_at:%m-%d %H:%M}",
+            "times": _times(change.factor, change.pace),
+            "to": f"{value_words(change.after)} {line.unit}",
+            "what else changed": one_line("; ".join(change.facts) or "nothing known", longest=120),
         }
         for line in lines
         for change in line.changes
     ]
-    columns = ["experiment", "line", "run", "UTC", "level", "times", "what else changed"]
-    return pd.DataFrame(found, columns=columns).set_index(["experiment", "line", "run"])
+    columns = ["line", "run", "UTC", "times", "to", "what else changed"]
+    return pd.DataFrame(found, columns=columns).set_index(["line", "run"])
 
 
 def directions(lines: Sequence[Line]) -> pd.DataFrame:
@@ -43,8 +40,7 @@ def directions(lines: Sequence[Line]) -> pd.DataFrame:
 
     found = [
         {
-            "experiment": line.experiment,
-            "line": one_line(line.condition, longest=60),
+            "line": _name(line),
             "runs": len(line.points),
             "first": f"{value_words(line.points[0].value)} {line.unit}",
             "last": f"{value_words(line.points[-1].value)} {line.unit}",
@@ -53,5 +49,13 @@ def directions(lines: Sequence[Line]) -> pd.DataFrame:
         }
         for line in lines
     ]
-    columns = ["experiment", "line", "runs", "first", "last", "jumps", "beside them"]
-    return pd.DataFrame(found, columns=columns).set_index(["experiment", "line"])
+    columns = ["line", "runs", "first", "last", "jumps", "beside them"]
+    return pd.DataFrame(found, columns=columns).set_index("line")
+
+
+def _name(line: Line) -> str:
+    return one_line(f"{line.experiment}: {line.condition}", longest=60)
+
+
+def _times(factor: float, pace: str) -> str:
+    return f"{max(factor, 1 / factor):.2f} {pace}" if math.isfinite(factor) else pace
