@@ -24,8 +24,8 @@ test: $(VENV)/.test-ready  ## every test, every notebook
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS) || \
 	{ test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
-ladder: $(VENV)/.test-ready  ## the queues' ladder with a million items for each of its seeds; takes a while
-	PROCBENCH_LADDER=1 $(BIN)/python -m pytest tests/test_queue_ladder.py $(ARGS)
+ladder: $(VENV)/.test-ready  ## the queues' and the thieves' ladders with a million items for each seed; takes a while
+	PROCBENCH_LADDER=1 $(BIN)/python -m pytest tests/test_queue_ladder.py tests/test_stealing_ladder.py $(ARGS)
 
 bench: $(VENV)/.test-ready  ## ratios against peers and against the same system calls in C; wants a quiet machine
 	$(BIN)/python -m benchmarks $(ARGS)

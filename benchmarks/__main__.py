@@ -10,7 +10,19 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import arguments, makespan, monitoring, placing, pools, queues, spawning, streams, transfer, trends
+from benchmarks import (
+    arguments,
+    makespan,
+    monitoring,
+    placing,
+    pools,
+    queues,
+    spawning,
+    streams,
+    transfer,
+    trends,
+    widgets,
+)
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "spawning": lambda options: spawning.report(options.rounds, options.count, options.workers),
@@ -21,6 +33,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "monitoring": lambda options: monitoring.report(options.rounds, options.count),
     "makespan": lambda options: makespan.report(options.rounds),
     "queues": lambda options: queues.report(options.rounds),
+    "widgets": lambda _: widgets.report(),
     "trends": lambda options: trends.report(options.rounds),
     "streams": lambda options: streams.report(options.rounds, streams.Sizes(short=options.count)),
 }

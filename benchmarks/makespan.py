@@ -1,7 +1,8 @@
 """How long a skewed batch takes against the least that it can, ``max(T1 / P, T∞)``, by who hands out its commands.
 
 The commands are real CPU work with Pareto-distributed lengths, the longest four fifths of ``T1 / P``. Every round has them in
-a new order, the same for all ways; in each round they run one at a time too, which says what T1 and T∞ are.
+a new order, the same for all ways; in each round they run one at a time too, which says what T1 and T∞ are. The orders are
+random, but the place of the longest command, on which nearly all depends, is drawn once from each part of the batch.
 
 Who keeps the order cannot do better than list scheduling does: the next command goes to whoever is free first. So each round's
 order is computed through, with the lengths that the commands had one at a time, and with those that they had among others,
@@ -40,13 +41,13 @@ class Round:
         bound_s: The least that the batch can take.
         seconds: What each way took.
         in_order_s: What list scheduling in this round's order takes, with the lengths that commands have one at a time.
-        among_others_s: The same with the lengths that they had when work stealing ran them.
+        among_others_s: The same, in the order that each of two ways keeps, with the lengths that they had when it ran them.
     """
 
     bound_s: float
     seconds: dict[str, float]
     in_order_s: float
-    among_others_s: float
+    among_others_s: dict[str, float]
 
 
 def report(rounds: int, tasks: int = TASKS, mean_s: float = MEAN_S) -> None:
@@ -59,7 +60,8 @@ def report(rounds: int, tasks: int = TASKS, mean_s: float = MEAN_S) -> None:
         ways[ALONE] = opened.enter_context(WAYS[STEALING](1))
         walls_s = whole(ways[ALONE](batch), tasks).walls_s
         batch = [replace(task, expected_s=wall_s) for task, wall_s in zip(batch, walls_s, strict=True)]
-        measured = [one_round(ways, batch, workers) for _ in range(rounds)]
+        parts = random.sample(range(rounds), rounds)
+        measured = [one_round(ways, in_new_order(batch, part, rounds), workers) for part in parts]
     bound_s = statistics.median(one.bound_s for one in measured)
     print(f"\n{tasks} commands, the longest {LONGEST_SHARE:.0%} of T1/P, {workers} workers: bound {bound_s:.3g} s")
     for way in ORDER:
@@ -70,8 +72,12 @@ def report(rounds: int, tasks: int = TASKS, mean_s: float = MEAN_S) -> None:
         _show(ratios, f"times as fast: {LONGEST_FIRST} against {way}", at_least=FASTER.get(way))
     print("  what the order allows")
     _show([one.in_order_s / one.bound_s for one in measured], "times the bound: list scheduling in each round's order")
-    _show([one.among_others_s / one.bound_s for one in measured], "the same, with the lengths among others")
-    _show([one.seconds[STEALING] / one.among_others_s for one in measured], f"times that: {STEALING}")
+    for way in (STEALING, LONGEST_FIRST):
+        least_s = [one.among_others_s[way] for one in measured]
+        _show(
+            [s / one.bound_s for s, one in zip(least_s, measured, strict=True)], f"lengths among others: {way}'s order"
+        )
+        _show([one.seconds[way] / s for s, one in zip(least_s, measured, strict=True)], f"times that: {way}")
     drawn = sorted(drawn_orders(walls_s, workers))
     most = MOST[STEALING]
     print(
@@ -94,16 +100,31 @@ def drawn_orders(walls_s: Sequence[float], workers: int, orders: int = DRAWN_ORD
     return [list_scheduled_s(random.sample(walls_s, len(walls_s)), workers) / bound_s for _ in range(orders)]
 
 
-def one_round(ways: dict[str, RunTasks], batch: list[ProcessTask], workers: int) -> Round:
-    """Run the batch every way, in one new order of its commands."""
-    tasks = random.sample(batch, len(batch))
+def in_new_order(batch: list[ProcessTask], part: int, parts: int) -> list[ProcessTask]:
+    """Return the commands in a random order with the longest of them somewhere in the given one of so many parts."""
+    *others, longest = sorted(batch, key=_expected_s)
+    tasks = random.sample(others, len(others))
+    tasks.insert(int((part + random.random()) / parts * len(batch)), longest)
+    return tasks
+
+
+def _expected_s(task: ProcessTask) -> float:
+    return task.expected_s or 0.0
+
+
+def one_round(ways: dict[str, RunTasks], tasks: list[ProcessTask], workers: int) -> Round:
+    """Run a batch every way."""
     ended = {name: whole(ways[name](tasks), len(tasks)) for name in random.sample(list(ways), len(ways))}
     walls_s = ended.pop(ALONE).walls_s
+    by_length = sorted(range(len(tasks)), key=lambda place: -_expected_s(tasks[place]))
     return Round(
         bound_s=max(sum(walls_s) / workers, *walls_s),
         seconds={name: one.seconds for name, one in ended.items()},
         in_order_s=list_scheduled_s(walls_s, workers),
-        among_others_s=list_scheduled_s(ended[STEALING].walls_s, workers),
+        among_others_s={
+            STEALING: list_scheduled_s(ended[STEALING].walls_s, workers),
+            LONGEST_FIRST: list_scheduled_s([ended[LONGEST_FIRST].walls_s[place] for place in by_length], workers),
+        },
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ import psutil
 from benchmarks.spawning import TRUE
 from procbench import RunSettings, WorkStealingScheduler
 from procbench.cpu.topology import usable_workers
+from procbench.experiments.monitoring_ways import by_psutil
 from procbench.monitoring.defaults import default_collectors
 from procbench.monitoring.monitor import PerformanceMonitor
 
@@ -48,40 +48,6 @@ def others(processes: int) -> Iterator[int]:
             child.kill()
         for child in children:
             child.wait()
-
-
-def by_psutil() -> dict[str, float]:
-    """Return the same facts, asked for one after the other; connections are left out, which psutil looks for in every process."""
-    cpu, each, memory, swap = (
-        psutil.cpu_times(),
-        psutil.cpu_times(percpu=True),
-        psutil.virtual_memory(),
-        psutil.swap_memory(),
-    )
-    disk, network = psutil.disk_io_counters(), psutil.net_io_counters()
-    running = zombie = total = pages = 0
-    busy, descendants = 0.0, 0
-    parents: dict[int, int] = {}
-    for process in psutil.process_iter():
-        try:
-            status, times, resident = process.status(), process.cpu_times(), process.memory_info().rss
-            parents[process.pid] = process.ppid()
-        except psutil.Error:
-            continue
-        total += 1
-        running += status == psutil.STATUS_RUNNING
-        zombie += status == psutil.STATUS_ZOMBIE
-        busy += times.user + times.system
-        pages += resident
-    for parent in parents.values():
-        above = parent
-        while above and above != os.getpid():
-            above = parents.get(above, 0)
-        descendants += bool(above)
-    return {"cpu": cpu.user, "cpus": len(each), "available": memory.available, "swap": swap.used} | {
-        "read": disk.read_bytes if disk else 0, "sent": network.bytes_sent, "count": total, "running": running,
-        "zombie": zombie, "busy": busy, "memory": pages, "tree": descendants,
-    }  # fmt: skip
 
 
 def _samples(rounds: int, pid: int) -> None:

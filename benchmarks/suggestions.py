@@ -15,14 +15,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from procbench import linux
-from procbench.analysis.observed import Observed
-from procbench.analysis.rules import analyze
 from procbench.analysis.suggestions import OptimizationSuggestion, SettingsChange
 from procbench.cpu.topology import allowed_cpus, usable_workers
+from procbench.lab.advice import advise
 from procbench.lab.batches import TaskBatch
 from procbench.lab.proof import prove
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.stealing import WorkStealingScheduler
 
 _PYTHON = (sys.executable, "-I", "-S", "-c")
 BUDGET_S = 60.0
@@ -47,12 +45,8 @@ class Case:
     beside: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
 
     def analyzed(self) -> list[OptimizationSuggestion]:
-        """Run it once and look at what it showed. A first run brings its programs into the page cache."""
-        quiet = self.settings if self.settings.capture else self.settings.changed(discard=True)
-        for _ in range(2):
-            with WorkStealingScheduler(quiet) as scheduler:
-                results = list(scheduler.map(self.batch.tasks_for(quiet.args_per_task)))
-        return analyze(Observed.of(results, self.settings, arguments=self.batch.arguments), self.settings)
+        """Run it and look at what it showed."""
+        return list(advise(self.batch, self.settings).suggestions)
 
 
 def cases(scale: float = 1.0) -> list[Case]:

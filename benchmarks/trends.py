@@ -16,7 +16,9 @@ from procbench.analysis.slopes import trend
 from procbench.analysis.trends import metric_trend
 
 Floats = NDArray[np.float64]
-COUNTS = (12, 30, 120, 600)
+COUNTS = (12, 30, 120, 600, 5_000)
+LONG = 600  # from so many samples on a quarter of the draws must do
+WANTED = (0.05, 0.95, 0.05, 0.05, 0.9)  # at most, at least, at most, at most, at least
 NOISES: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
     "white": lambda source, draws, count: source.standard_normal((draws, count)),
     "AR(1) 0.3": lambda source, draws, count: wandering(source, draws, count, 0.3),
@@ -28,13 +30,18 @@ NOISES: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
 def report(rounds: int) -> None:
     """Measure and print shares over synthetic series, then the ratio of times of 10 million samples and 100,000."""
     draws = 50 * rounds
-    print(f"\ntrends and jumps: shares of {draws} series; noise has a standard deviation of 1")
     print(
-        f"{'noise':14}{'samples':>8}   no trend seen as one   no jump seen as one   line cut   rise of 8   jump of 8 within 3"
+        f"\ntrends and jumps: shares of {draws} series, of {LONG} samples on a quarter as many; the noise's deviation is 1"
+    )
+    print("wanted: at most 5 % seen where there is none, a rise in at least 95 %, a jump in at least 90 %")
+    print("what misses that by more than two standard errors of that many draws is marked with !")
+    print(
+        f"{'noise':14}{'samples':>8}   trend in noise   rise of 8   jump in noise   jump in the rise   jump of 8 within 3"
     )
     for name, noise in NOISES.items():
         for count in COUNTS:
-            _show(name, noise(np.random.default_rng(count), draws, count))
+            own = draws if count < LONG else max(1, draws // 4)
+            _show(name, noise(np.random.default_rng(count), own, count))
     _seasons(draws)
     _cost(rounds)
 
@@ -43,17 +50,23 @@ def _show(name: str, series: Floats) -> None:
     draws, count = series.shape
     line, source = 8 * np.linspace(0, 1, count), random.Random(count)
     seen = [trend(one).direction != "stable" for one in series]
+    risen = [trend(line + one).direction == "increasing" for one in series]
     jumped = [bool(change_points(one)) for one in series]
     cut = [bool(change_points(line + one)) for one in series]
-    risen = [trend(line + one).direction == "increasing" for one in series]
     near = []
     for one in series:
         place = source.randint(count // 4 + 1, count - count // 4 - 1)
         found = change_points(one + np.where(np.arange(count) < place, 0.0, 8.0))
         near.append(any(abs(jump.index - place) <= 3 for jump in found))
-    shares = [sum(each) / draws for each in (seen, jumped, cut, risen, near)]
-    words = [f"{share:6.1%}" for share in shares]
-    print(f"{name:14}{count:8}   {words[0]:>20}   {words[1]:>19}   {words[2]:>8}   {words[3]:>9}   {words[4]:>18}")
+    shares = [sum(each) / draws for each in (seen, risen, jumped, cut, near)]
+    words = [f"{share:6.1%}{_mark(share, wanted, draws)}" for share, wanted in zip(shares, WANTED, strict=True)]
+    print(f"{name:14}{count:8,}   {words[0]:>14}   {words[1]:>9}   {words[2]:>13}   {words[3]:>16}   {words[4]:>18}")
+
+
+def _mark(share: float, wanted: float, draws: int) -> str:
+    error = math.sqrt(wanted * (1 - wanted) / draws)
+    missed = share - wanted if wanted < 0.5 else wanted - share
+    return "!" if missed > 2 * error else " "
 
 
 def _seasons(draws: int) -> None:

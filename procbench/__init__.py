@@ -6,6 +6,7 @@ The names below are loaded when they are first used, so that ``import procbench`
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from procbench.memory.mapping import MemoryMapping
     from procbench.memory.pools import MemoryPoolManager
     from procbench.memory.transfer import receive, send
+    from procbench.monitoring.export import MetricsServer
+    from procbench.monitoring.monitor import PerformanceMonitor
     from procbench.scheduling.queues import TaskQueue
     from procbench.scheduling.ready import PriorityScheduler
     from procbench.scheduling.settings import RunSettings
@@ -40,6 +43,8 @@ _HOMES = {
     "KEEP": "procbench.io.order",
     "MemoryMapping": "procbench.memory.mapping",
     "MemoryPoolManager": "procbench.memory.pools",
+    "MetricsServer": "procbench.monitoring.export",
+    "PerformanceMonitor": "procbench.monitoring.monitor",
     "PriorityScheduler": "procbench.scheduling.ready",
     "ProcbenchError": "procbench.errors",
     "ProcessPriorityManager": "procbench.cpu.priority",
@@ -66,6 +71,8 @@ __all__ = [
     "CpuAffinityManager",
     "MemoryMapping",
     "MemoryPoolManager",
+    "MetricsServer",
+    "PerformanceMonitor",
     "PriorityScheduler",
     "ProcbenchError",
     "ProcessPriorityManager",
@@ -96,3 +103,21 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Have an IPython shell show procbench's objects as tables and widgets: ``%load_ext procbench``."""
+    from procbench.views.in_notebook import register
+
+    register(shell)
+
+
+def _tell_ipython() -> None:
+    """Tell the shell that runs this, if one does; no class of ours has to know how it looks, nor to load what draws it."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = None if get_ipython is None else get_ipython()
+    if shell is not None:
+        load_ipython_extension(shell)
+
+
+_tell_ipython()

@@ -197,6 +197,52 @@ def monitor(
     return watch(command or (), interval_s=interval, duration_s=duration, out=out, port=openmetrics)
 
 
+@app.command(
+    short_help="Find what would make a batch better, and prove it; or repeat a proof.",
+)
+def prove(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[RUN | -- COMMAND]", hidden=True)] = None,
+    commands: Annotated[str | None, value("FILE", "One command a line; - is standard input.")] = None,
+    each: Annotated[str | None, value("FILE", "Run COMMAND for each line of it; - is standard input.")] = None,
+    budget: Annotated[
+        float | None, value("S", "Seconds for all of it; default: 60, or what the proof had that is repeated.")
+    ] = None,
+    most: Annotated[int, number("How many suggestions are proved, the most promising first.")] = 3,
+    only: Annotated[str, value("RULE", "The one to prove, such as too_few_workers.")] = "",
+    settings: Annotated[
+        list[str] | None,
+        value("NAME=VALUE", "How the commands are run now, such as workers=4; repeatable.", "--set"),
+    ] = None,
+    data: Data = Path("data"),
+    allow_host_changes: Annotated[
+        bool, flag("--allow-host-changes", "Change the machine itself where that is suggested; each run puts it back.")
+    ] = False,
+    as_json: Annotated[bool, flag("--json", "Say it as JSON.")] = False,
+) -> int:
+    """Watch a batch, see what might make it better, and prove that with the batch itself; or repeat a recorded proof, RUN.
+
+    The commands run dozens of times, with and without each change, in random order; they must bear that, succeed, and do the same
+    each time. Each proof is kept as a run in --data, and its row ends with the one command that repeats it: same commands, same
+    change, same settings. RUN is a file or the beginning of its id. With --each, COMMAND may get several lines at a time.
+    Exit status: 0; 1 if the budget was too small for a single proof, or the commands cannot be measured; 2 for bad input.
+    """
+    from procbench.views.proving import ProveOptions, prove_asked
+
+    asked = ProveOptions(
+        words=words or (),
+        commands=commands,
+        each=each,
+        budget=budget,
+        most=most,
+        only=only,
+        settings=settings or (),
+        data=data,
+        allow_host_changes=allow_host_changes,
+        as_json=as_json,
+    )
+    return prove_asked(asked, say)
+
+
 @app.command(short_help="Show where the recorded runs went, and what changed where they jumped.")
 def history(
     data: Data = Path("data"),

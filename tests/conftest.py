@@ -19,6 +19,7 @@ _KEPT_BY_OTHERS = ("Trio thread ", "tqdm_monitor")
 
 # What takes long, in the order in which it starts where tests run side by side; each is marked ``slow``.
 SLOW = (
+    "test_every_widget_works_in_jupyterlab",
     "test_every_notebook_says_what_it_said_before",
     "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
     "test_a_million_acquisitions_by_eight_threads",

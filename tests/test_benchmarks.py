@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import arguments, makespan, streams
+from benchmarks import arguments, streams
 
 ROOT = Path(__file__).parents[1]
 # None of them a multiple of a buffer or a write, so that every way meets a short read before the end.
@@ -57,13 +57,3 @@ def test_every_way_runs_all_arguments(capsys: pytest.CaptureFixture[str]):
     assert said.count("wanted 0.9") == 1
     with pytest.raises(subprocess.CalledProcessError):
         arguments.command_line("false", ["x"], 1)
-
-
-def test_list_scheduling_is_who_is_free_first():
-    """The bound of who keeps the order: long ones last are waited for; no order takes less than the least, nor twice as much."""
-    assert makespan.list_scheduled_s([1, 1, 1, 1, 4], 2) == 6
-    assert makespan.list_scheduled_s([4, 1, 1, 1, 1], 2) == 4
-    assert makespan.list_scheduled_s([3, 1, 2, 2], 1) == 8
-    drawn = makespan.drawn_orders([4, 1, 1, 1, 1], 2, orders=200)
-    assert min(drawn) == 1
-    assert max(drawn) == 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import subprocess
@@ -465,6 +466,20 @@ def test_cpu_time_that_nobody_waited_for_is_lost_but_not_taken_back(tmp_path: Pa
     assert "nobody waited" in tree.reasons()["cpu"]
 
 
+def test_a_hundredth_that_two_looks_missed_is_no_loss_to_speak_of(tmp_path: Path):
+    """M05: of two that ended, one was missed by each look; what is said of the rest is not that it is lost."""
+    now = [0.0]
+    table = ProcessTable(tmp_path, lambda: now[0])
+    tree = TreeCollector(10, table)
+    seen = []
+    for ended in (1000, 999, 999, 1001):
+        lay_processes(tmp_path, stat_line(10, ended=ended))
+        seen.append(round(tree.collect()["cpu"] * TICKS))
+        now[0] += 1.0
+    assert seen == [1000, 1000, 1000, 1002]
+    assert "nobody waited" not in tree.reasons()["cpu"]
+
+
 def test_one_that_is_waited_for_between_two_reads_is_not_lost(tmp_path: Path):
     """M05: its time is in no figure for one look and in its parent's at the next: the total stands still, then goes on."""
     now = [0.0]
@@ -591,6 +606,22 @@ def test_statistics_become_metrics():
     assert not collector.metrics["queued"].counter
     assert collector.metrics["waits_p50"].unit == "s"
     assert list(collector.reasons()) == ["usage"]
+
+
+def test_a_mean_of_nothing_has_a_reason():
+    """M07: a part that has no number yet says so, and says it no more once it has one."""
+    waits = [math.nan]
+
+    class Part:
+        def statistics(self) -> Any:
+            return {"a": dataclasses.make_dataclass("S", [("mean_s", float)])(waits[0])}
+
+    collector = PartCollector("queue", Part())
+    assert math.isnan(collector.collect()["mean[a]"])
+    assert collector.reasons() == {"mean[a]": "queue has none so far"}
+    waits[0] = 0.5
+    assert collector.collect() == {"mean[a]": 0.5}
+    assert collector.reasons() == {}
 
 
 def test_procbench_own_parts_are_understood():

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,8 +71,8 @@ def said(lines: Sequence[Line], root: Path) -> str:
     return stream.getvalue()
 
 
-def procbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-W", "error", "-m", "procbench", *arguments]
+def procbench(*arguments: str, cwd: Path, through: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    argv = [*through, sys.executable, "-W", "error", "-m", "procbench", *arguments]
     path = [str(HERE), *(one for one in sys.path if one)]
     environment = {"PYTHONPATH": ":".join(path), "PATH": "/usr/bin:/bin"}
     return subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
@@ -157,6 +158,85 @@ def test_damaged_and_newer_files_are_named_and_passed_over(
     assert newer.exists()
     assert not torn.exists()
     assert len(list((tmp_path / QUARANTINE).iterdir())) == 1
+
+
+def test_a_flipped_bit_anywhere_in_a_file_is_named_and_passed_over(tmp_path: Path, host: HostFacts):
+    """R04: through the command, in the header, among the values and in the footer; not one wrong value is shown."""
+    recorded(tmp_path, [host] * 12, [1.0] * 12)
+    files = sorted(tmp_path.glob("*.parquet"))
+    for number, path in enumerate(files[:8]):
+        content = bytearray(path.read_bytes())
+        content[number * (len(content) - 1) // 7] ^= 1 << number
+        path.write_bytes(content)
+    done = procbench("history", "--data", str(tmp_path), "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert [Path(one["file"]).name for one in told["passed_over"]] == [path.name for path in files[:8]]
+    assert all("damaged" in one["reason"] for one in told["passed_over"])
+    assert {len(line["runs"]) for line in told["lines"]} == {4}
+    assert sorted(tmp_path.glob("*.parquet")) == files[8:]
+    assert len(list((tmp_path / QUARANTINE).iterdir())) == 8
+
+
+_RECORDING = """
+import sys
+from pathlib import Path
+import pandas as pd
+from procbench.lab.host import read_host
+from procbench.lab.store import Store
+
+store, host = Store(Path(sys.argv[1])), read_host(sample_s=0)
+frame = pd.DataFrame({"condition": ["a"] * 6, "value": [1.0] * 6, "unit": ["s"] * 6})
+for _ in range(int(sys.argv[2])):
+    store.record(frame, experiment="beside", host=host)
+"""
+
+
+def test_the_history_is_read_while_others_record(tmp_path: Path):
+    """R05: three processes record twenty runs each; whoever reads meanwhile finds whole runs only, never fewer than before."""
+    argv = [sys.executable, "-c", _RECORDING, str(tmp_path / "data"), "20"]
+    recording = [subprocess.Popen(argv, cwd=HERE) for _ in range(3)]
+    counts = []
+    try:
+        while True:
+            ended = all(
+                one.poll() is not None for one in recording
+            )  # asked before reading, so that the last one sees all
+            done = procbench("history", "--data", "data", "--json", cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            told = json.loads(done.stdout)
+            assert told["passed_over"] == []
+            counts.append(sum(len(line["runs"]) for line in told["lines"]))
+            if ended:
+                break
+    finally:
+        for one in recording:
+            one.kill()
+            one.wait()
+    assert [one.returncode for one in recording] == [0, 0, 0]
+    assert counts == sorted(counts)
+    assert counts[-1] == 60
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="root may write everywhere, and setpriv takes that from it")
+def test_a_history_that_may_not_be_written_is_read(tmp_path: Path, host: HostFacts):
+    """R06: a read-only folder with a torn file: named, left where it is, and the rest is shown."""
+    data = tmp_path / "data"
+    recorded(data, [host] * 4, [1.0] * 4)
+    torn = min(data.glob("*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:100])
+    before = sorted(data.iterdir())
+    data.chmod(0o500)
+    try:
+        powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+        done = procbench("history", "--data", "data", cwd=tmp_path, through=powerless)
+        assert sorted(data.iterdir()) == before
+    finally:
+        data.chmod(0o700)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stealing: 3 runs" in done.stdout
+    assert f"passed over {torn.name}: " in done.stdout
+    assert "could not be moved" in done.stdout
 
 
 def test_the_command_tells_all_as_json(stepped: Path, tmp_path: Path):

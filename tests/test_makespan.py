@@ -262,9 +262,16 @@ def test_the_benchmark_runs_every_way_and_prints_every_ratio(capsys):
     benchmark.report(1, tasks=12, mean_s=0.002)
     lines = capsys.readouterr().out.strip().splitlines()
     assert "12 commands" in lines[0]
-    assert [line.split("; ")[0].split("]  ")[1] for line in lines[1:]] == [
+    assert [line.split("; ")[0].split("]  ")[-1].strip() for line in lines[1:]] == [
         *(f"times the bound: {way}" for way in benchmark.ORDER),
         *(f"times as fast: {LONGEST_FIRST} against {way}" for way in benchmark.ORDER[1:]),
+        "what the order allows",
+        "times the bound: list scheduling in each round's order",
+        f"lengths among others: {STEALING}'s order",
+        f"times that: {STEALING}",
+        f"lengths among others: {LONGEST_FIRST}'s order",
+        f"times that: {LONGEST_FIRST}",
+        "times the bound: list scheduling in 2,000 orders",
     ]
     assert sum("wanted" in line for line in lines) == 3
 
@@ -278,6 +285,25 @@ def test_the_benchmark_says_whether_what_is_wanted_is_met(capsys):
         "    1.10 [1.00, 1.30]  c; wanted <= 1.05: MISSED\n"
         "    1.10 [1.00, 1.30]  b; wanted >= 1.2: MISSED\n"
     )
+
+
+def test_list_scheduling_is_who_is_free_first():
+    """The bound of who keeps the order: long ones last are waited for; no order takes less than the least, nor twice as much."""
+    assert benchmark.list_scheduled_s([1, 1, 1, 1, 4], 2) == 6
+    assert benchmark.list_scheduled_s([4, 1, 1, 1, 1], 2) == 4
+    assert benchmark.list_scheduled_s([3, 1, 2, 2], 1) == 8
+    drawn = benchmark.drawn_orders([4, 1, 1, 1, 1], 2, orders=200)
+    assert min(drawn) == 1
+    assert max(drawn) == 1.5
+
+
+def test_the_longest_command_stands_once_in_each_part_of_the_batch():
+    """The orders are random and whole, and luck with the longest command's place has little room."""
+    batch = [ProcessTask(["true"], id=number, expected_s=number) for number in range(40)]
+    for part in range(4):
+        tasks = benchmark.in_new_order(batch, part, 4)
+        assert sorted(int(task.id) for task in tasks) == list(range(40))
+        assert part * 10 <= [task.id for task in tasks].index(39) < (part + 1) * 10
 
 
 def test_a_benchmark_that_lost_a_command_is_not_measured():

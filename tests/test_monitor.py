@@ -237,6 +237,24 @@ def test_it_samples_by_itself_and_takes_a_last_one():
     assert collector.closed == 1
 
 
+def test_it_says_what_sampling_costs_its_threads():
+    """CPU time of the threads that keep time and ask, an asker left alone with a slow collector among them; it never falls."""
+
+    def spin() -> dict[str, float]:
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+        return {"x": 1.0}
+
+    monitor = PerformanceMonitor(0.005, [Told("spins", spin, x=Metric("things")), Told("other")])
+    assert monitor.cpu_s == 0.0
+    with monitor:
+        wait_until(lambda: len(monitor.watched[0].history) >= 4)
+        seen = monitor.cpu_s
+    assert seen >= 0.06  # the fourth round may not be over yet
+    assert monitor.cpu_s >= seen
+
+
 def test_a_default_monitor_sees_this_machine():
     """Every default collector is in the frame, and what is NaN throughout has a reason."""
     with PerformanceMonitor(0.1) as monitor:
@@ -464,7 +482,7 @@ def test_prometheus_reads_counters_gauges_labels_and_units():
             assert samples["procbench_my_disk_read_bytes_total"].value == 300
             assert samples["procbench_my_disk_busy_ratio"].labels == {"a_disk": 's"d\\a\n'}
             assert samples["procbench_my_disk_took_seconds"].value == 1.5
-            assert samples["procbench_my_disk_count"].value == 4
+            assert samples["procbench_my_disk"].value == 4  # _total is for counters, _count for histograms
             assert samples["procbench_my_disk_odd_name"].value == 5
             assert samples["procbench_monitor_skipped_ticks_total"].labels == {"collector": "my-disk"}
             assert "procbench_my_disk_none" not in samples
@@ -481,7 +499,8 @@ def test_this_machine_can_be_scraped_while_it_is_watched():
         wait_until(lambda: len(monitor.latest().values) == 9)
         _, text = scrape(server, "application/openmetrics-text")
         names = {family.name for family in text_string_to_metric_families(text)}
-        assert {"procbench_memory_available_bytes", "procbench_processes_count", "procbench_queue_submitted"} <= names
+        assert {"procbench_memory_available_bytes", "procbench_processes", "procbench_queue_submitted"} <= names
+        assert not [name for name in names if name.endswith(("_count", "_sum", "_bucket"))]  # as promtool has it
         assert server.url.startswith("http://127.0.0.1:")
         with pytest.raises(OSError, match="in use"):
             MetricsServer(monitor, server.port)

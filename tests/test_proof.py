@@ -16,10 +16,13 @@ from benchmarks.suggestions import cases, nothing
 from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, SettingsChange
 from procbench.errors import HostChangeError, InvalidInputError, WorkloadError
+from procbench.io.signals import ENDING, EndedBySignal, ending_by_exception
+from procbench.lab import host_change
 from procbench.lab.batches import TaskBatch
 from procbench.lab.host_change import changed_host
-from procbench.lab.proof import prove, status_of
+from procbench.lab.proof import prove
 from procbench.lab.store import Store
+from procbench.lab.verdicts import is_shifted, status_of
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
 
@@ -116,29 +119,41 @@ def test_numbers_and_changes_that_make_no_sense_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "floor", "status"),
+    ("low", "high", "status"),
     [
-        (1.10, 1.30, 0.05, "proved"),
-        (1.03, 1.30, 0.05, "inconclusive"),  # within what noise alone shows
-        (0.97, 1.04, 0.01, "no gain"),
-        (0.90, 1.20, 0.01, "inconclusive"),
-        (0.60, 0.90, 0.05, "harmful"),
-        (1.50, 2.00, float("inf"), "inconclusive"),  # too few blocks to know the noise
+        (1.10, 1.30, "proved"),
+        (1.01, 1.30, "proved"),  # the interval knows the noise
+        (1.01, 1.06, "inconclusive"),  # it may be less than is worth a word
+        (1.01, 1.04, "no gain"),
+        (0.97, 1.04, "no gain"),
+        (0.90, 1.20, "inconclusive"),
+        (0.60, 0.90, "harmful"),
+        (0.0, float("inf"), "inconclusive"),  # too few blocks for an interval
     ],
 )
-def test_what_an_interval_says_of_time(low: float, high: float, floor: float, status: str):
-    assert status_of(Effect((low * high) ** 0.5, low, high, 0.95, 9, noise_floor=floor)) == status
+def test_what_an_interval_says_of_time(low: float, high: float, status: str):
+    ratio = (low * high) ** 0.5 if low else 2.0
+    effect = Effect(ratio, low, high, 0.99, 9)
+    assert status_of(effect) == status
+    assert status_of(effect, shifted=True) == "inconclusive"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "status"), [(0.98, 1.05, "proved"), (0.80, 1.00, "inconclusive"), (0.60, 0.80, "harmful")]
 )
 def test_a_gain_of_memory_counts_at_no_loss_of_time(low: float, high: float, status: str):
-    saved = Effect(8, 7.5, 8.5, 0.95, 9, noise_floor=0.01)
+    saved = Effect(8, 7.5, 8.5, 0.99, 9)
     took = Effect((low * high) ** 0.5, low, high, 0.95, 9, noise_floor=0.01)
     assert status_of(saved, took) == status
     none = dataclasses.replace(saved, ratio=1.0, low=0.99, high=1.01)
     assert status_of(none, took) == ("harmful" if status == "harmful" else "no gain")
+
+
+def test_a_batch_that_differs_from_itself_is_found_out():
+    same = [1.0, 1.1, 0.9, 1.0, 1.2, 0.95, 1.05, 1.0]
+    assert not is_shifted(same, same[::-1])
+    assert is_shifted(same, [2 * one for one in same])
+    assert not is_shifted(same[:6], [2 * one for one in same[:6]]), "six blocks know no interval of 99 %"
 
 
 def test_a_template_gives_each_command_its_arguments_and_expectations_go_to_who_has_none():
@@ -182,6 +197,85 @@ def test_ctrl_c_while_the_host_is_changed_restores_it_first(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), changed_host(change):
         signal.raise_signal(signal.SIGINT if state.read_text() == "new" else signal.SIGTERM)
     assert state.read_text() == "old"
+
+
+def shell_change(path: Path, *, apply: str = ":", undo: str = ":") -> HostChange:
+    """A change of a file that costs little, and does something else besides."""
+    path.write_text("old")
+    write = ("sh", "-c", 'printf "$2" > "$1"; eval "$3"', "sh", str(path))
+    return HostChange((*write, "new", apply), (*write, "old", undo), ("cat", str(path)), "a file: old → new")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_line_leaves_the_host_as_it_was(tmp_path: Path, number: signal.Signals):
+    """Ctrl-C and SIGTERM at each line of the code that changes and restores, one after the other, until it runs through."""
+    state, ended = tmp_path / "state", 0
+    change = shell_change(state)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, *ENDING)}
+    for place in range(1, 500):
+        left = place
+
+        def at_each_line(frame: Any, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != host_change.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    signal.raise_signal(number)
+            return at_each_line
+
+        with ending_by_exception():
+            try:
+                sys.settrace(at_each_line)
+                with changed_host(change):
+                    assert state.read_text() == "new"
+            except (KeyboardInterrupt, EndedBySignal):
+                ended += 1
+            finally:
+                sys.settrace(None)
+        assert state.read_text() == "old", place
+        assert {one: signal.getsignal(one) for one in handlers} == handlers, place
+        if left > 0:
+            break
+    else:
+        pytest.fail("it never ran through")
+    assert ended > 20
+
+
+def test_sigterm_while_the_change_is_made_or_undone_restores_it(tmp_path: Path):
+    """The commands that change and restore send the signal themselves, and go on; nobody else catches it."""
+    kill = f"kill -TERM {os.getpid()}"
+    for change in (shell_change(tmp_path / "a", apply=kill), shell_change(tmp_path / "b", undo=kill)):
+        with pytest.raises(EndedBySignal) as ended, changed_host(change):
+            pass
+        assert ended.value.code == 143
+        assert Path(change.check_argv[1]).read_text() == "old"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_does_not_hide_that_the_host_could_not_be_restored(tmp_path: Path):
+    change = shell_change(tmp_path / "state", undo=f"kill -TERM {os.getpid()}; exit 3")
+    with pytest.raises(HostChangeError, match="run it by hand"), changed_host(change):
+        pass
+
+
+def test_a_handler_of_ones_own_is_asked_and_an_ignored_signal_stays_so(tmp_path: Path):
+    heard: list[int] = []
+    change = shell_change(tmp_path / "state")
+    before = [
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(number)),
+        signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ]
+    try:
+        with changed_host(change):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+                signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    assert heard == [signal.SIGTERM] * 2
+    assert (tmp_path / "state").read_text() == "old"
 
 
 def test_ctrl_c_while_the_host_is_restored_waits_for_that(tmp_path: Path):

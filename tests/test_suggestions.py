@@ -21,9 +21,13 @@ from procbench.analysis.suggestions import (
     OptimizationSuggestion,
     SettingsChange,
 )
-from procbench.errors import InvalidInputError, ProgramNotFoundError
+from procbench.cpu.topology import CpuCache, allowed_cpus, read_topology
+from procbench.errors import InvalidInputError, PoolExhaustedError, ProgramNotFoundError
+from procbench.memory.pools import MemoryPoolManager
+from procbench.monitoring.monitor import PerformanceMonitor
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask, TaskResult
+from tests.waiting import wait_until
 
 SECOND_NS = 1_000_000_000
 
@@ -95,6 +99,15 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "costly_containment": ({"spawn_share": 0.9, "wall_median_s": 0.001}, {"containment": "cgroup"}),
     "process_numbers_run_out": ({"processes": 32_000.0, "zombie_share": 0.9}, {}),
     "descriptors_run_out": ({"fd_share": 2.0}, {}),
+    "zombies_pile_up": ({"processes": 400.0, "zombie_share": 0.5}, {}),
+    "pools_run_dry": ({"pool_misses_share": 0.4}, {}),
+    "caches_go_cold": ({"caches": 4, "cache_bytes": 32e6, "command_memory_bytes": 8e6}, {}),
+    "limited_by_itself": ({"cpu_share": 0.24}, {"cpu_limit": 0.25}),
+    "waits_until_there_is_room": ({"idle_share": 0.5}, {"start_below_load": 2.0}),
+    "uneven_pins": (
+        {"workers": 3, "cpus": 2, "cpus_allowed": 2, "imbalance": 0.4, "tail_share": 0.2},
+        {"workers": 3, "pin": ("0", "1")},
+    ),
 }
 
 
@@ -147,6 +160,30 @@ def test_nothing_is_said_of_a_batch_of_which_nothing_is_known():
         ({"cpu_share": 0.97}, {"nice": 19}, "held_back_by_priority"),  # nobody else wants the CPUs
         ({"workers": 32, "memory_share": 0.3, **WAITING}, {"workers": 32}, "too_many_workers"),
         ({"tail_share": 0.4, "longest_share": 0.5, "longest_begun": 0.48}, {"order": "longest_first"}, "longest_first"),
+        ({"processes": 400.0, "zombie_share": 0.5}, {"containment": "subreaper"}, "zombies_pile_up"),
+        ({"processes": 40.0, "zombie_share": 0.5}, {}, "zombies_pile_up"),  # too few to be this batch's
+        ({"workers": 1, "pool_misses_share": 0.4}, {"workers": 1}, "pools_run_dry"),
+        ({"pool_misses_share": 0.01}, {}, "pools_run_dry"),
+        ({"caches": 1, "cache_bytes": 32e6, "command_memory_bytes": 8e6}, {}, "caches_go_cold"),  # nowhere to move to
+        (
+            {"caches": 4, "cache_bytes": 32e6, "command_memory_bytes": 8e8},
+            {},
+            "caches_go_cold",
+        ),  # it does not fit anyway
+        ({"caches": 4, "cache_bytes": 32e6, "command_memory_bytes": 8e6}, {"pin": "core"}, "caches_go_cold"),
+        ({"caches": 4, "cache_bytes": 32e6}, {}, "caches_go_cold"),  # nobody knows how large commands are
+        ({"cpu_share": 0.1}, {"cpu_limit": 0.25}, "limited_by_itself"),  # it does not use what it may
+        ({"cpu_share": 0.97}, {"cpu_limit": 2.0}, "limited_by_itself"),  # more than one CPU for one that uses one
+        ({"idle_share": 0.5}, {}, "waits_until_there_is_room"),
+        ({"idle_share": 0.01}, {"start_below_load": 2.0}, "waits_until_there_is_room"),
+        ({"idle_share": 0.5, "memory_share": 0.9}, {"start_above_free_bytes": 1 << 30}, "waits_until_there_is_room"),
+        ({"imbalance": 0.4, "tail_share": 0.2}, {"pin": ("0", "1")}, "uneven_pins"),  # two workers for each set
+        (
+            {"workers": 3, "cpus": 2, "cpus_allowed": 2},
+            {"workers": 3, "pin": ("0", "1")},
+            "uneven_pins",
+        ),  # nobody waits
+        ({"workers": 3, "cpus_allowed": 2, "tail_share": 0.2}, {"workers": 3, "pin": ("0", "1")}, "uneven_pins"),
     ],
 )
 def test_what_cannot_help_is_not_suggested(numbers: dict[str, Any], changes: dict[str, Any], rule: str):
@@ -264,6 +301,52 @@ def test_a_monitors_frame_gives_pressure_throttling_and_network():
         Observed.of([result(0, 1)], RunSettings(), monitor_frame=frame.drop(columns="time_s"))
 
 
+def test_a_real_monitors_frame_has_the_names_that_are_looked_for():
+    """What this machine tells is found under the collectors' own names, that of the pools among them."""
+    pools = MemoryPoolManager()
+    pools.create("few", 4096, 1)
+    with PerformanceMonitor(0.02, parts={"pools": pools}) as monitor:
+        wait_until(lambda: len(monitor.latest().values) == 9)  # a total before, so that there is a rate
+        with pools.acquire("few"):
+            for _ in range(3):
+                with pytest.raises(PoolExhaustedError):
+                    pools.acquire_nowait("few")
+        taken = len(monitor.watched[-1].history)
+        wait_until(lambda: len(monitor.watched[-1].history) > taken + 1)
+    pools.remove("few")
+    seen = Observed.of([result(0, 1)], RunSettings(), monitor_frame=monitor.frame())
+    assert seen.processes >= 2
+    assert 0 <= seen.zombie_share < 1
+    assert math.isfinite(seen.network_bytes_per_s)
+    assert 0.5 < seen.pool_misses_share < 1
+
+
+def test_pool_misses_are_a_share_of_all_requests():
+    """Rates of one pool are put together with those of the others; a pool that nobody asked says nothing."""
+    rows = [("a", "allocations", 6.0), ("a", "failures", 2.0), ("b", "hits[x]", 1.0), ("b", "misses[x]", 1.0)]
+    frame = pd.DataFrame(rows, columns=["collector", "metric", "value"]).assign(time_s=0.0)
+    seen = Observed.of([result(0, 1)], RunSettings(), monitor_frame=frame)
+    assert seen.pool_misses_share == pytest.approx(0.3)
+    idle = Observed.of([result(0, 1)], RunSettings(), monitor_frame=frame.assign(value=0.0))
+    assert math.isnan(idle.pool_misses_share)
+    assert "no such metric" in idle.unknown["pool_misses_share"]
+
+
+def test_caches_of_the_last_level_are_counted():
+    """Those of lower levels do not count, nor those of CPUs that this process may not use."""
+    own = min(allowed_cpus())
+    here = CpuCache(3, "Unified", 32 << 20, frozenset({own}))
+    away = CpuCache(3, "Unified", 32 << 20, frozenset({10_000}))
+    below = CpuCache(2, "Unified", 1 << 20, frozenset({own}))
+    topology = dataclasses.replace(read_topology(), last_level_cache_bytes=32 << 20, caches=(here, away, below))
+    seen = Observed.of([result(0, 1)], RunSettings(), topology=topology)
+    assert (seen.caches, seen.cache_bytes) == (1, 32 << 20)
+    unknown = dataclasses.replace(topology, last_level_cache_bytes=None, caches=None)
+    seen = Observed.of([result(0, 1)], RunSettings(), topology=unknown)
+    assert seen.caches == 1
+    assert "cache_bytes" in seen.unknown
+
+
 def test_what_is_no_result_is_refused_and_failures_are_counted():
     with pytest.raises(InvalidInputError, match="takes task results"):
         Observed.of(["x"], RunSettings())  # type: ignore[list-item]
@@ -273,3 +356,23 @@ def test_what_is_no_result_is_refused_and_failures_are_counted():
     seen = Observed.of([result(0, 1), refused, result(0, 1, returncode=1)], RunSettings())
     assert (seen.tasks, seen.failed_share) == (2, pytest.approx(2 / 3))
     assert json.dumps(seen.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"category": "CPU"}, "there is no category 'CPU'; there are: cpu, memory"),
+        ({"priority": "urgent"}, "there is no priority 'urgent'"),
+        ({"cost": "free"}, "there is no cost 'free'"),
+        ({"gain": "money"}, "there is no gain 'money'"),
+        ({"status": "sure"}, "there is no status 'sure'"),
+        ({"at_most": float("nan")}, "at_most"),
+    ],
+)
+def test_words_that_a_suggestion_does_not_know_are_refused_also_from_a_record(wrong: dict[str, Any], said: str):
+    change = SettingsChange({"workers": 2}, {"workers": 1})
+    usual: dict[str, Any] = {"category": "cpu", "priority": "low", "description": "d", "why": "w", "change": change}
+    with pytest.raises(InvalidInputError, match=said):
+        OptimizationSuggestion(**usual | wrong)
+    with pytest.raises(InvalidInputError, match=said):
+        OptimizationSuggestion.from_dict(OptimizationSuggestion(**usual).to_dict() | wrong)

@@ -26,12 +26,31 @@ def wandering(count: int, correlation: float, seed: int, draws: int = DRAWS) -> 
     return noise[:, 50:]
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.6])
-@pytest.mark.parametrize("count", [12, 120])
-def test_noise_has_no_trend(count: int, correlation: float):
-    """Of series without a trend, white or wandering, at most 1 in 20 is said to have one; here within two errors of that."""
-    found = [trend(one).direction for one in wandering(count, correlation, seed=count)]
+NOISES = {
+    "white": lambda count: wandering(count, 0.0, seed=count),
+    "AR(1) 0.3": lambda count: wandering(count, 0.3, seed=count),
+    "AR(1) 0.6": lambda count: wandering(count, 0.6, seed=count),
+    "long tails": lambda count: np.random.default_rng(count).standard_t(3, (DRAWS, count)) / math.sqrt(3),
+}
+"""With a standard deviation of 1 each."""
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("count", [12, 30, 120])
+def test_noise_has_no_trend(count: int, noise: str):
+    """Of series without a trend at most 1 in 20 is said to have one; here within two errors of that."""
+    found = [trend(one).direction for one in NOISES[noise](count)]
     assert sum(word != "stable" for word in found) <= DRAWS * 0.05 + 2 * math.sqrt(DRAWS * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("count", [12, 30])
+def test_few_samples_show_a_clear_rise(count: int, noise: str):
+    """Eight standard deviations from first to last are seen in 95 of 100, or within two errors of that."""
+    rise = 8 * np.linspace(0, 1, count)
+    found = [trend(rise + one).direction for one in NOISES[noise](count)]
+    assert found.count("increasing") >= DRAWS * 0.95 - 2 * math.sqrt(DRAWS * 0.05 * 0.95)
+    assert found.count("decreasing") == 0
 
 
 @pytest.mark.parametrize("sign", [1, -1])

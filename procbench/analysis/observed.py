@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from procbench.cpu.placement import cpu_numbers
-from procbench.cpu.topology import usable_workers
+from procbench.cpu.topology import CpuTopology, allowed_cpus, read_topology, usable_workers
 from procbench.errors import InvalidInputError
 from procbench.io.fd_limit import soft_limit
 from procbench.scheduling.settings import RunSettings
@@ -76,6 +76,9 @@ class Observed:
         network_bytes_per_s: Bytes from and to other machines, a second.
         processes: Most processes on the machine, zombies included.
         zombie_share: Most of them that were zombies, as a share.
+        pool_misses_share: Share of the requests for a pooled buffer that found none, of all pools that were watched.
+        caches: Last-level caches that the usable CPUs have; 1 where the machine does not say.
+        cache_bytes: Size of one of them.
         unknown: Why a number is NaN, by its name.
     """
 
@@ -118,6 +121,9 @@ class Observed:
     network_bytes_per_s: float = math.nan
     processes: float = math.nan
     zombie_share: float = math.nan
+    pool_misses_share: float = math.nan
+    caches: int = 1
+    cache_bytes: float = math.nan
     unknown: Mapping[str, str]
 
     @classmethod
@@ -131,6 +137,7 @@ class Observed:
         statistics: SchedulerStatistics | None = None,
         monitor_frame: pd.DataFrame | None = None,
         arguments: Sequence[str] | int | None = None,
+        topology: CpuTopology | None = None,
     ) -> Self:
         """Put the results of one batch into numbers. Cost: some 10 µs a result.
 
@@ -142,6 +149,7 @@ class Observed:
             statistics: What the scheduler said at the end: it has the numbers of workers that no command came to.
             monitor_frame: A monitor's tidy frame of the same time: ``collector``, ``metric``, ``value``, ``time_s``.
             arguments: What commands were made from by a template, or how many; None where they came as whole commands.
+            topology: The machine's CPUs and caches; None for this one's.
 
         Raises:
             InvalidInputError: Something else than task results, a number below 1, or a frame without these columns.
@@ -171,6 +179,8 @@ class Observed:
         need = workers * (_FDS_OF_A_WORKER + (_FDS_OF_A_CAPTURE if settings.capture else 0))
         numbers["fd_share"] = need / soft_limit()
         numbers |= _monitored(monitor_frame)
+        topology = read_topology() if topology is None else topology
+        numbers["cache_bytes"] = float(topology.last_level_cache_bytes or math.nan)
         for name in _OF_MONITOR:
             if math.isnan(numbers.get(name, math.nan)):
                 unknown[name] = (
@@ -184,6 +194,7 @@ class Observed:
             workers=workers,
             cpus=cpus,
             cpus_allowed=min(cpus, cpus_pinned(settings) or cpus),
+            caches=last_level_caches(topology),
             arguments=count,
             unknown=unknown,
             **numbers,
@@ -213,6 +224,14 @@ def cpus_pinned(settings: RunSettings) -> int | None:
         return None
     used = settings.pin[: settings.worker_count]
     return len(frozenset[int]().union(*(cpu_numbers(cpus) for cpus in used)))
+
+
+def last_level_caches(topology: CpuTopology) -> int:
+    """Return how many last-level caches the CPUs have that this process may use; 1 where that is not known."""
+    allowed = allowed_cpus()
+    found = topology.caches or ()
+    highest = max((cache.level for cache in found), default=0)
+    return max(1, len({cache.cpus for cache in found if cache.level == highest and cache.cpus & allowed}))
 
 
 def most_memory_bytes(results: Iterable[TaskResult]) -> float:
@@ -335,7 +354,8 @@ def _monitored(frame: pd.DataFrame | None) -> dict[str, float]:
 
     swap = values("memory", "swap_used")
     periods, throttled = mean("throttling", "periods"), mean("throttling", "throttled")
-    processes = max(values("processes", "total"), default=math.nan)
+    processes = max(values("processes", "count"), default=math.nan)
+    hits, misses = _requests(frame)
     return {
         "throttled_share": min(1.0, throttled / periods) if periods > 0 else math.nan,
         "cpu_pressure": mean("pressure", "cpu_some"),
@@ -345,7 +365,16 @@ def _monitored(frame: pd.DataFrame | None) -> dict[str, float]:
         "network_bytes_per_s": mean("network", "received") + mean("network", "sent"),
         "processes": processes,
         "zombie_share": max(values("processes", "zombie"), default=math.nan) / processes,
+        "pool_misses_share": misses / (hits + misses) if hits + misses > 0 else math.nan,
     }
+
+
+def _requests(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return how many requests a second found a pooled buffer, and how many none, of all pools together."""
+    words = frame["metric"].str.partition("[")[0]
+    each = frame["value"].groupby([frame["collector"], frame["metric"], words]).mean()
+    means = {str(word): float(total) for word, total in each.groupby(level=2).sum().items()}
+    return means.get("hits", 0.0) + means.get("allocations", 0.0), means.get("misses", 0.0) + means.get("failures", 0.0)
 
 
 def _cpu_s(one: TaskResult) -> float:
@@ -354,13 +383,13 @@ def _cpu_s(one: TaskResult) -> float:
 
 _OF_MONITOR: Final = (
     *("throttled_share", "cpu_pressure", "memory_pressure", "io_pressure", "swap_bytes"),
-    *("network_bytes_per_s", "processes", "zombie_share"),
+    *("network_bytes_per_s", "processes", "zombie_share", "pool_misses_share"),
 )
 _OF_RESULTS: Final = tuple(
     field.name
     for field in fields(Observed)
     if field.type == "float"
-    and field.name not in {*_OF_MONITOR, "failed_share", "spent_share", "survivors_share", "fd_share"}
+    and field.name not in {*_OF_MONITOR, "failed_share", "spent_share", "survivors_share", "fd_share", "cache_bytes"}
 )
 
 

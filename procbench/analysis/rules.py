@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from procbench.analysis import rules_resources
+from procbench.analysis import rules_resources, rules_settings
 from procbench.analysis.observed import Observed
 from procbench.analysis.suggested import mostly_waits, settings_change, without
 from procbench.analysis.suggestions import LEVELS, AnalysisConfig, OptimizationSuggestion
@@ -230,5 +230,6 @@ RULES: Final[tuple[Rule, ...]] = (
     longest_first,
     starved_by_a_small_queue,
     *rules_resources.RULES,
+    *rules_settings.RULES,
 )
 """Every rule there is."""

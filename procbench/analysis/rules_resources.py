@@ -168,6 +168,42 @@ def costly_containment(o: Observed, s: RunSettings, c: AnalysisConfig) -> Optimi
     )
 
 
+def zombies_pile_up(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
+    """Processes that have ended and that nobody waits for, as in a container whose first process does not."""
+    zombies = o.zombie_share * o.processes
+    if s.containment != "group" or not o.zombie_share >= c.of("process_management", "zombies") or zombies < o.tasks / 4:
+        return None
+    return settings_change(
+        s,
+        {"containment": "subreaper"},
+        category="process_management",
+        description=f"{zombies:,.0f} of {o.processes:,.0f} processes were zombies, {o.zombie_share:.0%}",
+        why=(
+            "What commands leave behind goes to process 1 when they end; where that waits for nobody each keeps its number "
+            "for ever, and every look at the processes takes longer. A subreaper waits for them."
+        ),
+        at_most=1.1,
+        priority="medium",
+        side="what commands start in the background ends with them",
+    )
+
+
+def pools_run_dry(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
+    """More commands at a time than the pools that serve them have buffers for."""
+    misses = o.pool_misses_share
+    if not misses >= c.of("memory", "misses") or o.workers < 2:
+        return None
+    return settings_change(
+        s,
+        {"workers": max(1, min(o.workers - 1, round(o.workers * (1 - misses))))},
+        category="memory",
+        description=f"{misses:.0%} of the requests for a pooled buffer found none, with {o.workers} commands at a time",
+        why="Who finds none waits for one, or takes fresh memory, which the kernel has to clear first.",
+        at_most=without(misses / 2),
+        side="a larger pool is the better way where memory allows it",
+    )
+
+
 def process_numbers_run_out(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
     """Nearly as many processes, zombies included, as the kernel has numbers for."""
     most = most_processes()
@@ -226,6 +262,8 @@ RULES: Final = (
     disks_are_waited_for,
     left_behind,
     costly_containment,
+    zombies_pile_up,
+    pools_run_dry,
     process_numbers_run_out,
     descriptors_run_out,
 )

@@ -31,8 +31,10 @@ _FEWEST_PER_PERIOD = 2
 _STANDARD = 1.4826  # makes the median absolute deviation of normal values their standard deviation
 _STANDARD_QUARTILE = 0.8693  # likewise its third quartile
 _STANDARD_MEAN = 1.2533  # likewise the mean absolute deviation
+_FINEST = 1e-9  # of the largest value: what is smaller is rounding
 _FAR = 4.0  # standard deviations beyond which a value is wild
 _JUMP = 2.5  # standard deviations beyond which a difference may be a jump
+_ERRORS = 1.5  # standard errors that are added to a correlation
 _LEFT = 0.9113  # variance of normal values after those beyond 2.5 standard deviations were left out
 
 
@@ -179,6 +181,43 @@ def noise_of(stretches: Sequence[Floats]) -> Noise:
     correlation = min(max(square_far / square - 1, 0.0), MOST_CORRELATED)
     upper = min(square_far / square - 1 + 1 / math.sqrt(len(near) + 1), MOST_CORRELATED)
     return Noise(math.sqrt(square / 2 / (1 - correlation)), max(upper, 0.0))
+
+
+def noise_beside(rests: Sequence[Floats], slopes: int) -> Noise:
+    """Tell noise by what is left beside the levels of stretches, and beside a slope that they share.
+
+    Levels and slope follow the noise a little, so that what is left looks less alike than it is: the coefficient c of n
+    samples comes out smaller by ``(p + (p + 2) c) / n`` where p numbers were fitted. That is put back. One and
+    a half standard errors are added, since a series that wanders more than it seems to is what makes false alarms. As a
+    short one would then often seem to wander as much as any, at most :data:`MOST_CORRELATED` less one of them is believed.
+
+    Args:
+        rests: Stretches without their slope; their levels may still be in them.
+        slopes: How many slopes were taken out, 0 or 1.
+
+    Source:
+        F. H. C. Marriott, J. A. Pope, "Bias in the estimation of autocorrelations", and M. G. Kendall, "Note on bias in the
+        estimation of autocorrelation", Biometrika 41, 1954.
+    """
+    import numpy as np
+
+    rests = [part - np.median(part) for part in rests if len(part)]
+    together = np.concatenate(rests or [np.empty(0)])
+    count, fitted = len(together), len(rests) + slopes
+    largest = float(np.abs(together).max()) if count else 0.0
+    if largest <= _FINEST:
+        return Noise(0.0, 0.0)
+    reach = _JUMP * spread_of(together / largest)
+    parts = [np.clip(part / largest, -reach, reach) for part in rests]
+    parts = [part - part.mean() for part in parts]
+    squares = sum(float((part**2).sum()) for part in parts)
+    pairs = count - len(parts)
+    most = min(MOST_CORRELATED, max(0.0, MOST_CORRELATED - 1 / math.sqrt(count)))
+    if squares == 0 or pairs < 1 or count <= fitted + 2:
+        return Noise(largest * math.sqrt(squares / count), most)
+    alike = sum(float((part[1:] * part[:-1]).sum()) for part in parts) / squares * (count - 1) / pairs
+    upper = (count * alike + fitted) / (count - fitted - 2) + _ERRORS / math.sqrt(count)
+    return Noise(largest * math.sqrt(squares / (count - fitted)), min(max(upper, 0.0), most))
 
 
 def flat(values: Values, name: str) -> Floats:

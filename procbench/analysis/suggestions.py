@@ -47,6 +47,7 @@ THRESHOLDS: Final[Mapping[Category, Mapping[str, Threshold]]] = MappingProxyType
     {
         "cpu": {
             "bound": Threshold(0.5, 0, 1, "share of their time on a CPU from which on commands are bound by it"),
+            "limited": Threshold(0.9, 0, 1, "share of their own CPU limit that commands used up"),
             "held_off": Threshold(0.8, 0, 1, "share of their time on a CPU below which others may hold them off"),
             "preempted": Threshold(150, 0, 1e6, "involuntary switches a second of CPU time: commands are moved about"),
             "throttled": Threshold(0.05, 0, 1, "share of the cgroup's periods whose quota was used up"),
@@ -55,6 +56,7 @@ THRESHOLDS: Final[Mapping[Category, Mapping[str, Threshold]]] = MappingProxyType
             "worth_saving": Threshold(0.05, 0, 1, "share of the machine's memory that a batch had at a time"),
             "short": Threshold(0.8, 0, 1, "share of the machine's memory from which on it may run short"),
             "pressure": Threshold(0.01, 0, 1, "share of the time in which somebody waited for memory"),
+            "misses": Threshold(0.05, 0, 1, "share of the requests for a pooled buffer that found none"),
         },
         "disk_io": {
             "pressure": Threshold(0.1, 0, 1, "share of the time in which somebody waited for a disk"),
@@ -64,12 +66,16 @@ THRESHOLDS: Final[Mapping[Category, Mapping[str, Threshold]]] = MappingProxyType
         "process_management": {
             "spawn": Threshold(0.3, 0, 1, "share of commands' time that their start may have taken"),
             "survivors": Threshold(0.05, 0, 1, "share of commands that left processes behind"),
+            "zombies": Threshold(0.2, 0, 1, "share of all processes that are zombies"),
             "numbers": Threshold(0.8, 0, 1, "share of process numbers, or of descriptors, in use"),
         },
         "concurrency": {
             "waiting": Threshold(0.5, 0, 1, "share of their time on a CPU below which commands mostly wait"),
             "taken": Threshold(0.5, 0, 1, "involuntary share of switches from which on commands wait for a CPU"),
             "tail": Threshold(0.08, 0, 1, "share of workers' time after the first ran out of work"),
+            "imbalance": Threshold(
+                0.25, 0, 1e6, "by how much the busiest worker's time exceeds the mean, as a share of it"
+            ),
             "idle": Threshold(0.1, 0, 1, "share of workers' time between commands"),
         },
     }
@@ -198,6 +204,9 @@ class OptimizationSuggestion:
         evidence: File of the recorded measurement; None if there is none.
         side_effects: What else was measured: ``time`` or ``memory``, ``cpu_time`` and ``latency`` (the slowest commands' time).
         note: What a reader of the status should know.
+
+    Raises:
+        InvalidInputError: There is no such category, priority, cost, gain or status, or ``at_most`` is no number.
     """
 
     rule: str = ""
@@ -215,6 +224,13 @@ class OptimizationSuggestion:
     evidence: str | None = None
     side_effects: Mapping[str, Effect] = field(default_factory=dict)
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for name, words in _WORDS.items():
+            if (said := getattr(self, name)) not in words:
+                raise InvalidInputError(f"there is no {name} {said!r}; there are: {', '.join(words)}")
+        if not self.at_most >= 0:
+            raise InvalidInputError(f"at_most is how many times better it could be, and not {self.at_most!r}")
 
     def apply(self, settings: RunSettings) -> RunSettings:
         """Return settings with the change; a change of the host leaves them as they are.
@@ -285,6 +301,13 @@ class OptimizationSuggestion:
             raise InvalidInputError(f"this is not a recorded suggestion: {error!r}") from error
 
 
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "category": CATEGORIES,
+    "priority": LEVELS,
+    "cost": get_args(Cost),
+    "gain": get_args(Gain),
+    "status": get_args(Status),
+}
 _PLAIN_FIELDS: Final = (
     *("rule", "category", "priority", "description", "why", "cost", "gain", "status", "evidence", "note"),
 )

@@ -7,7 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 from procbench.errors import InvalidInputError
 from procbench.io.command import Argument
@@ -16,6 +17,7 @@ from procbench.scheduling.shown import without_secrets
 from procbench.scheduling.task import ProcessTask, TaskResult
 
 _SHOWN: Final = 5
+_MOST_RECORDED: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,68 @@ class TaskBatch:
             yield ProcessTask(filled(parts, some), cwd=self.cwd, id=f"{first}+{len(some)}")
             first += len(some)
 
-    def describe(self) -> dict[str, object]:
-        """Return what may be recorded of it: the number of commands and the first of them, without secrets."""
-        first = self.tasks_for()[:_SHOWN]
-        return {
+    def to_dict(self) -> dict[str, Any]:
+        """Return what may be recorded of it, plain JSON values: all that it takes to run it again, or why that is left out.
+
+        Left out is a batch with something that looks like a secret, environments or input of its own, or a great many words;
+        then it cannot be rebuilt, ``left_out`` says why, and ``first`` shows the first of its commands.
+        """
+        found: dict[str, Any] = {
             "tasks": len(self.tasks),
             "arguments": len(self.arguments),
-            "first": [without_secrets(os.fsdecode(word) for word in task.argv) for task in first],
+            "left_out": self._left_out(),
         }
+        first = self.tasks_for()[:_SHOWN]
+        found["first"] = [without_secrets(os.fsdecode(word) for word in task.argv) for task in first]
+        if found["left_out"]:
+            return found
+        found["folder"] = str(Path.cwd()) if self.cwd is None else os.fsdecode(self.cwd)
+        if self.template:
+            return found | {"template": list(self.template), "words": list(self.arguments)}
+        return found | {"commands": [_plain_task(task) for task in self.tasks]}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """Rebuild the batch that :meth:`to_dict` described, to be run in the folder in which it ran then.
+
+        Raises:
+            InvalidInputError: It was not described whole, the folder is gone, or it is no batch at all.
+        """
+        if why := plain.get("left_out", "its commands were not recorded"):
+            raise InvalidInputError(f"the batch cannot be rebuilt from its record: {why}")
+        try:
+            folder = str(plain["folder"])
+            if not Path(folder).is_dir():
+                raise InvalidInputError(f"the commands ran in {folder}, which is not there any more")
+            if "template" in plain:
+                return cls((), tuple(map(str, plain["template"])), tuple(map(str, plain["words"])), folder)
+            return cls(tuple(ProcessTask(**{"cwd": folder, **task}) for task in plain["commands"]))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InvalidInputError(f"this is not a recorded batch: {error!r}") from error
+
+    def _left_out(self) -> str:
+        """Return why the batch may not be recorded whole, or nothing."""
+        words = self.template + self.arguments or [os.fsdecode(word) for task in self.tasks for word in task.argv]
+        if sum(map(len, words)) > _MOST_RECORDED:
+            return f"it has more than {_MOST_RECORDED:,} characters"
+        for number, task in enumerate(self.tasks or [ProcessTask(self.template + self.arguments)], 1):
+            argv = [os.fsdecode(word) for word in task.argv]
+            if without_secrets(argv) != argv:
+                return f"command {number} holds what looks like a secret, which is not written down"
+            if task.env is not None or task.stdin is not None:
+                what = "an environment" if task.env is not None else "input"
+                return f"command {number} has {what} of its own, which is not written down"
+        return ""
+
+
+def _plain_task(task: ProcessTask) -> dict[str, Any]:
+    """Return a task's fields without those that are as usual."""
+    found: dict[str, Any] = {"argv": [os.fsdecode(word) for word in task.argv], "id": task.id}
+    usual = {"cwd": None, "timeout": None, "priority": "normal", "after": (), "retries": None, "expected_s": None}
+    for name, value in usual.items():
+        if (has := getattr(task, name)) != value:
+            found[name] = os.fsdecode(has) if name == "cwd" else list(has) if name == "after" else has
+    return found
 
 
 def outcome_hash(results: Iterable[TaskResult]) -> str:

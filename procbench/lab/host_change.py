@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, Self
 
 from procbench.analysis.suggestions import HostChange
 from procbench.errors import HostChangeError
+from procbench.io.signals import ENDING, EndedBySignal
 
 _PATIENCE_S: Final = 30.0
 
@@ -20,18 +21,23 @@ _PATIENCE_S: Final = 30.0
 def changed_host(change: HostChange) -> Iterator[None]:
     """Make a change of the host for the length of a ``with`` block, and put back exactly what was there.
 
-    Ctrl-C ends the block, and the state is restored first; one that comes while it is restored waits until that is done. Only
-    in the main thread can it be made to wait.
+    Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the block by an exception, KeyboardInterrupt or
+    :class:`procbench.io.signals.EndedBySignal`, and the state is restored first; further ones wait until that is done. Only in
+    the main thread can signals be made to wait; Python tells no other thread of them. SIGKILL leaves the change behind.
 
     Raises:
         HostChangeError: It could not be made, and nothing was changed; or not undone, and the message says what to run.
     """
     before = _said_by(change.check_argv)
-    try:
-        _said_by(change.apply_argv)
-        yield
-    finally:
-        with interrupts_wait():
+    with _Signals() as signals:
+        try:
+            try:
+                signals.wait_no_longer()
+                _said_by(change.apply_argv)
+                yield
+            finally:
+                signals.wait()  # a signal that comes until here makes all later ones wait by itself
+        finally:
             _undo(change, before)
 
 
@@ -68,21 +74,64 @@ def _said_by(argv: Sequence[str]) -> bytes:
     return done.stdout
 
 
-@contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended; elsewhere than in the main thread, where it never comes, do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
+class _Signals:
+    """Signals that end a process, made to wait or to raise; elsewhere than in the main thread nothing is done about them.
 
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
+    Only the first one raises, and from then on all wait: what is put back is not disturbed by impatience.
+    """
 
-    had = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, had)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+    def __init__(self) -> None:
+        self._waiting = True
+        self._came: list[int] = []
+        self._had: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, *ENDING):
+                    had = signal.getsignal(number)
+                    if had not in (None, signal.SIG_IGN):  # ignored ones stay so; None is not Python's to put back
+                        self._had[number] = had
+                        signal.signal(number, self._note)
+        except BaseException:  # a signal that has no handler of ours yet
+            self._put_back()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._waiting = True
+        self._put_back()
+        if self._came and not (
+            kind is not None and issubclass(kind, HostChangeError)
+        ):  # what to run by hand is said first
+            self._answer(self._came[0], None)
+
+    def wait(self) -> None:
+        """Let signals wait until the end."""
+        self._waiting = True
+
+    def wait_no_longer(self) -> None:
+        """Answer a signal that came, and let the next one be answered at once."""
+        if self._came:
+            self._answer(self._came.pop(), None)
+        self._waiting = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._came.append(number)
+            return
+        self._waiting = True
+        self._answer(number, frame)
+        self._waiting = False
+
+    def _answer(self, number: int, frame: FrameType | None) -> None:
+        """Do what the handler before would have done; where that is to end at once, end by an exception."""
+        had = self._had[number]
+        if callable(had):
+            had(number, frame)
+        else:
+            raise EndedBySignal(number)
+
+    def _put_back(self) -> None:
+        for number, had in self._had.items():
+            signal.signal(number, had)

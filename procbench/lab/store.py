@@ -110,7 +110,9 @@ class Store:
         """Return the nearest folder above the data that exists; the data folder itself may be made only now."""
         return next(folder for folder in self.root.absolute().parents if folder.is_dir())
 
-    def load(self, experiment: str | None = None, host_id: str | None = None) -> LoadedRuns:
+    def load(
+        self, experiment: str | None = None, host_id: str | None = None, *, move_damaged: bool = True
+    ) -> LoadedRuns:
         """Read all runs, or those of one experiment or host; what cannot be read is named and never stops the rest.
 
         A damaged file is moved to ``quarantine/``, never deleted. One that a newer procbench wrote, or that may not be
@@ -119,6 +121,7 @@ class Store:
         Args:
             experiment: Only this experiment, as it was called when recorded.
             host_id: Only this host.
+            move_damaged: Whether a damaged file is moved; False changes nothing in the folder.
 
         Returns:
             The runs, oldest first; none if the folder does not exist.
@@ -137,13 +140,43 @@ class Store:
             except FileNotFoundError:  # deleted, or moved aside by another process, which reports it
                 continue
             except DamagedRunError as error:
-                refused.append((path, f"{error}; {self._quarantine(path)}"))
+                where = self._quarantine(path) if move_damaged else "the file stays where it is"
+                refused.append((path, f"{error}; {where}"))
             except (NewerSchemaError, OSError) as error:
                 refused.append((path, f"{error}; the file stays where it is"))
             else:
                 if experiment in {None, run.experiment} and host_id in {None, run.host_id}:
                     runs.append(run)
         return LoadedRuns(tuple(sorted(runs, key=lambda run: (run.recorded_at, run.run_id))), tuple(refused))
+
+    def find(self, name: str) -> RecordedRun:
+        """Return one run by what a person calls it.
+
+        Args:
+            name: Its file, the file's name, or the beginning, at least four digits, of the hash in that or of its run id.
+
+        Raises:
+            InvalidInputError: There is no such run, or there are several.
+            DamagedRunError: The run is damaged; it stays where it is.
+            NewerSchemaError: A newer procbench wrote it.
+            RecordError: The folder cannot be read.
+        """
+        given = Path(name)
+        if given.suffix == ".parquet":
+            path = next((one for one in (given, self.root / given.name) if one.is_file()), None)
+            if path is None:
+                raise InvalidInputError(f"there is no run {name}, neither there nor in {self.root}")
+            return read_run(path)
+        if not re.fullmatch(r"[0-9a-f]{4,32}", name):
+            raise InvalidInputError(f"{name!r} names no run; give its file, or at least four digits of its id")
+        by_hash = [path for path in self._files() if run_name(path).startswith(name)]
+        if len(by_hash) == 1:
+            return read_run(by_hash[0])
+        found = by_hash or [run.path for run in self.load().runs if run.run_id.startswith(name)]
+        if len(found) != 1:
+            how = f"{len(found)} runs begin with {name}; give more digits" if found else f"there is no run {name}"
+            raise InvalidInputError(f"{how}; the folder of runs is {self.root}")
+        return read_run(found[0])
 
     def _files(self) -> list[Path]:
         """Return the regular files that may be runs; names that begin with a dot are unfinished."""
@@ -164,6 +197,12 @@ class Store:
         except OSError as error:  # a read-only folder, or another process was quicker
             return f"it could not be moved to {place.parent}: {error.strerror}"
         return f"moved to {place}"
+
+
+def run_name(path: str | Path) -> str:
+    """Return the short name of a run's file, the hash of its bytes; empty if it is not named like a run."""
+    named = _NAME.fullmatch(Path(path).name)
+    return named["hash"] if named else ""
 
 
 def read_run(path: Path) -> RecordedRun:

@@ -62,6 +62,7 @@ def measure(
     confidence: float = 0.95,
     seed: int = 0,
     aa: bool = True,
+    enough: Callable[[Trials], bool] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trials:
@@ -89,6 +90,8 @@ def measure(
         confidence: Nominal coverage of the intervals.
         seed: Seeds the order of trials and the bootstrap.
         aa: Run the baseline twice per block, to know the noise floor.
+        enough: Says after ``min_blocks`` whether the finished blocks decide, instead of the width of the intervals; the
+            progress has no effects then, so that a look costs no more than this takes.
         on_progress: Told at each look, and at the last block. It may raise KeyboardInterrupt to end the measurement.
         clock: Monotonic seconds.
 
@@ -126,13 +129,18 @@ def measure(
             elapsed_s=loop.elapsed_s(),
         )
 
-    def look() -> float:
-        """Tell how far it has come, and return the half-width of the widest interval."""
-        so_far = results("interrupted")
+    def look() -> bool:
+        """Tell how far it has come, and return whether that is enough."""
+        so_far, is_begun = results("interrupted"), loop.blocks >= fewest
+        if enough is not None:
+            if on_progress is not None:
+                on_progress(Progress(so_far.blocks, max_blocks, so_far.elapsed_s, budget_s, ()))
+            return is_begun and enough(so_far)
         effects, again = so_far.effects(), so_far.aa_effect()
         if on_progress is not None:
             on_progress(Progress(so_far.blocks, max_blocks, so_far.elapsed_s, budget_s, tuple(effects)))
-        return max((effect.half_width for effect in (*effects, again) if effect is not None), default=math.inf)
+        widest = max((effect.half_width for effect in (*effects, again) if effect is not None), default=math.inf)
+        return is_begun and widest <= target_half_width
 
     fewest, most = warmup_blocks + min_blocks, warmup_blocks + max_blocks
     next_look_s = 0.0
@@ -143,9 +151,9 @@ def measure(
             if loop.elapsed_s() < next_look_s and not spent and loop.blocks < most:
                 continue
             looked_at_s = loop.elapsed_s()
-            widest = look()
+            is_enough = look()
             next_look_s = loop.elapsed_s() + LOOK_EVERY * (loop.elapsed_s() - looked_at_s)
-            if loop.blocks >= fewest and widest <= target_half_width:
+            if is_enough:
                 return results("interval")
             if spent or loop.blocks >= most:
                 return results("blocks" if loop.blocks >= most else "budget")

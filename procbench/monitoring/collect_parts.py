@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 from procbench.monitoring.collectors import Metric
 
 _TOTALS = """
-aged allocations cancelled changes closed count dequeued enqueued errors failed failed_steals failures forgotten gone leaked
-moves_applied moves_proposed opened parks processed refused releases removed restored retried reused stolen_tasks steals
+aged allocations cancelled changes closed count dequeued enqueued errors failed failed_steals failures forgotten gone hits leaked
+misses moves_applied moves_proposed opened parks processed refused releases removed restored retried reused stolen_tasks steals
 submitted succeeded timed timed_out undone waits
 """
 TOTALS: Final = frozenset(_TOTALS.split())
@@ -43,7 +43,7 @@ class PartCollector:
     """The statistics of one part. Numbers become metrics, and what stands behind a field's last ``_`` its unit.
 
     A field within a field is ``waits_p50``; what stands in a mapping or a sequence has its key in brackets, ``queued[high]``.
-    ``None`` is NaN, with that for a reason. Text is left out.
+    ``None`` is NaN, with that for a reason; so is a NaN, such as the mean of nothing. Text is left out.
 
     Args:
         name: What it is called, and the collector too.
@@ -69,8 +69,8 @@ class PartCollector:
                 self.metrics[word] = Metric(unit, path[-1] in self._totals, f"{field} of {self.name}", "of")
             name = f"{word}[{','.join(keys)}]" if keys else word
             values[name] = math.nan if value is None else float(value)
-            if value is None:
-                self._missing[name] = f"{self.name} does not tell"
+            if math.isnan(values[name]):
+                self._missing[name] = f"{self.name} does not tell" if value is None else f"{self.name} has none so far"
         return values
 
     def reasons(self) -> Mapping[str, str]:

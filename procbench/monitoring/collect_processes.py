@@ -24,6 +24,7 @@ from procbench.monitoring.collectors import Metric
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _STAT_BYTES: Final = 2048  # some 400 and the name, which the kernel cuts short
+_LEAST_LOST: Final = 50  # of which one part is worth a word
 _FRESH_S: Final = 0.05  # two collectors of one sample share a look
 _WORDS: Final = 22  # up to the memory; a stat's words behind the name, from 0:
 _STATE, _PARENT, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _START, _MEMORY = 0, 1, 11, 12, 13, 14, 19, 21
@@ -264,7 +265,7 @@ class TreeCollector:
         if self._pid != os.getpid() or not linux.is_child_subreaper():
             why = "lower bound: a descendant that outlives its parent before it is seen escapes (needs a subreaper)"
             found = dict.fromkeys(self.metrics, why)
-        if self._cpu.lost:
+        if self._cpu.lost_much:
             found["cpu"] = "lower bound: descendants ended that nobody waited for, and some of their CPU time is lost"
         if self._unread:
             why = f"lower bound: what {self._unread} of them read and wrote may not be looked at"
@@ -320,6 +321,11 @@ class _Growing:
         self.lost = 0
         self._most = 0
         self._was_less = False
+
+    @property
+    def lost_much(self) -> bool:
+        """Whether it is worth a word: among many short lives two looks in a row may each miss one that the next finds again."""
+        return self.lost * _LEAST_LOST > self._most
 
     def at_least(self, total: int) -> int:
         """Return the sum with what was lost, or what it was before if that is more."""

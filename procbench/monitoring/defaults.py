@@ -14,17 +14,20 @@ from procbench.monitoring.collect_system import CpuCollector, DiskCollector, Mem
 from procbench.monitoring.collectors import MetricCollector, check_collector, plugged_in
 
 
-def default_collectors(root: Path = SYSTEM_ROOT, tree_of: int | None = None) -> tuple[MetricCollector, ...]:
+def default_collectors(
+    root: Path = SYSTEM_ROOT, tree_of: int | None = None, table: ProcessTable | None = None
+) -> tuple[MetricCollector, ...]:
     """Return new collectors of CPU, memory, disk, network, processes, pressure, throttling, and of a process's descendants.
 
     Args:
         root: Where ``proc`` and ``sys`` are found.
         tree_of: The process whose descendants are looked at together; this one by default.
+        table: Where processes are looked up, once for all who ask in one sample; a new one by default.
 
     Raises:
         InvalidInputError: ``tree_of`` can be no process's number.
     """
-    table = ProcessTable(root)
+    table = table or ProcessTable(root)
     return (
         CpuCollector(root),
         MemoryCollector(root),

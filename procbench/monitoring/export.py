@@ -95,6 +95,8 @@ class _Families:
             for metric, word, item, value in _values(watched):
                 unit, factor = _UNITS.get(metric.unit, ("", 1.0))
                 name = _fit(f"procbench_{watched.name}_{word}").removesuffix("_total")  # which is for counters alone
+                if not metric.counter:
+                    name = name.removesuffix("_count")  # which is for histograms alone
                 labels = [] if item is None else [_fit(metric.label)]
                 kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
                 family = families.setdefault(name, kind(name, metric.help, labels=labels, unit=unit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -39,11 +40,15 @@ class Lane:
         jobs: What to do; closed in the thread, when it ends.
         clock: Tells the time in seconds.
         after: Called in the thread after each round.
+
+    Attributes:
+        cpu_s: CPU time of the thread up to the end of its last round, seconds.
     """
 
     def __init__(
         self, name: str, jobs: Sequence[Job], clock: Callable[[], float], after: Callable[[], None] | None = None
     ) -> None:
+        self.cpu_s = 0.0
         self._jobs = list(jobs)
         self._clock = clock
         self._after = after
@@ -101,6 +106,7 @@ class Lane:
                 job()
             if self._after is not None:
                 self._after()
+            self.cpu_s = time.thread_time()
         for job in self._jobs:
             job.close()
 

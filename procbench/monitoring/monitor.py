@@ -94,6 +94,7 @@ class PerformanceMonitor:
         self._state = "new"
         self._missed = 0
         self._last_tick_s = -math.inf
+        self._keeper_cpu_s = 0.0
         self._keeper: threading.Thread | None = None
         self._lanes: list[Lane] = []
         self._callbacks: list[Lane] = []
@@ -256,6 +257,14 @@ class PerformanceMonitor:
         """For each collector, at how many ticks it was not asked: it was busy, or the machine slept through them."""
         return {watched.name: watched.skipped + self._missed for watched in self._watched}
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that sampling has cost so far, seconds: of the threads that keep time and ask.
+
+        Callbacks do not count, nor does a round that is not over.
+        """
+        return self._keeper_cpu_s + sum(lane.cpu_s for lane in tuple(self._lanes))
+
     def reasons(self) -> dict[str, dict[str, str]]:
         """Return, by collector and metric, why something is NaN, or less than the truth."""
         found = {watched.name: dict(watched.reasons()) for watched in self._watched}
@@ -267,6 +276,7 @@ class PerformanceMonitor:
         ticks = Ticks(self.interval_s, self._start_s)
         while True:
             self._tick()
+            self._keeper_cpu_s = time.thread_time()
             if self._stopping.wait(ticks.wait_s(self._clock())):
                 break
             self._missed = ticks.missed

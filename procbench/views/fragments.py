@@ -45,6 +45,7 @@ _DROPPED_WHOLE = [
 ]
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 _LINK = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
+_RUN_ID = re.compile(r"run-[0-9a-f]{16}")  # what a row of the suggestion table leads to
 
 _SCROLLS = {
     (tag, *attribute)
@@ -151,6 +152,8 @@ def _allowed(tag: str, name: str, value: str) -> bool:
         return value.isascii() and value.isdigit() and len(value) <= 4
     if (tag, name, value) in _SCROLLS:
         return True
+    if tag == "dt" and name == "id":
+        return _RUN_ID.fullmatch(value) is not None
     if tag == "th" and name == "scope":
         return value in ("col", "row")
     return name in ("class", "title", "alt")

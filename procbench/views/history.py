@@ -70,7 +70,7 @@ def change_words(change: Change, unit: str) -> str:
     because = "; ".join(facts) + more if facts else "nothing else is known to have changed"
     return one_line(
         f"{by} {change.pace} from run {change.number + 1} of {change.point.recorded_at:%Y-%m-%d %H:%M} on "
-        f"({_value(change.before)} -> {_value(change.after)} {unit}): {because}",
+        f"({value_words(change.before)} -> {value_words(change.after)} {unit}): {because}",
         longest=1_000,
     )
 
@@ -83,7 +83,7 @@ def direction_words(line: Line) -> str:
     if direction == "stable":
         return "stable"
     middle = sorted(point.value for point in line.points)[len(line.points) // 2]
-    by = f"{abs(slope / middle):.1%}" if middle else f"{_value(abs(slope))} {line.unit}"
+    by = f"{abs(slope / middle):.1%}" if middle else f"{value_words(abs(slope))} {line.unit}"
     return f"{direction}: {pace_of(0, slope, line.unit)} by {by} a run"
 
 
@@ -98,13 +98,16 @@ def history_json(lines: Sequence[Line], loaded: LoadedRuns) -> dict[str, Any]:
 def load_history(folder: Path, experiment: str | None = None) -> tuple[list[Line], LoadedRuns]:
     """Read the recorded runs of a folder; what cannot be read is named in the second and never stops the rest.
 
+    A damaged file is moved aside, but not out of the history that procbench ships, which is nobody's to change.
+
     Raises:
         RecordError: The folder cannot be read.
     """
     from procbench.analysis.history import history
+    from procbench.lab.shipped import is_shipped
     from procbench.lab.store import Store
 
-    loaded = Store(folder).load(experiment)
+    loaded = Store(folder).load(experiment, move_damaged=not is_shipped(folder))
     return history(loaded.runs), loaded
 
 
@@ -112,8 +115,11 @@ def _told(line: Line) -> str:
     last = line.points[-1].value
     unit = f" {line.unit}" if line.unit else ""
     bars = sparkline([point.value for point in line.points])
-    return f"{one_line(line.condition, longest=60)}  {bars}  {_value(last)}{one_line(unit)}  {direction_words(line)}"
+    return (
+        f"{one_line(line.condition, longest=60)}  {bars}  {value_words(last)}{one_line(unit)}  {direction_words(line)}"
+    )
 
 
-def _value(value: float) -> str:
-    return f"{value:.3g}"
+def value_words(value: float) -> str:
+    """Say a value in three digits, or in all before its point."""
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.3g}"

@@ -19,10 +19,13 @@ from procbench.views.notebooks import (
 )
 
 DATA_FOLDER = "data_dir"
-"""The parameter of a notebook that records or reads runs."""
+"""The parameter of a notebook that records its run."""
 
 WORKLOAD = "workload"
 """The parameter of a notebook that takes a file of commands."""
+
+RUNS_FOLDER = "folder"
+"""The parameter of a notebook that only reads recorded runs."""
 
 FILES = "files"
 """The parameter of a notebook that takes a pattern of files."""
@@ -71,7 +74,7 @@ def asked_parameters(
         full: Set ``full`` where it is declared.
         data_folder: Becomes ``data_dir`` where that is declared, absolute, unless ``settings`` say otherwise.
 
-    Paths, ``data_dir``, ``workload`` and ``files``, become absolute: a notebook does not run in the caller's folder.
+    Paths, ``data_dir``, ``workload``, ``folder`` and ``files``, become absolute: a notebook does not run in the caller's folder.
 
     Raises:
         InvalidInputError: A setting has no ``=``, names no notebook or no declared parameter, or its value does not fit.
@@ -92,7 +95,7 @@ def asked_parameters(
         if not meant or name not in names[meant[0]]:
             raise InvalidInputError(f"no parameter is called {name[:80]!r}; {_listed(declared, word)}")
         for one in meant:
-            values[one][name] = _absolute(value) if name in (DATA_FOLDER, WORKLOAD, FILES) else value
+            values[one][name] = _absolute(value) if name in (DATA_FOLDER, WORKLOAD, RUNS_FOLDER, FILES) else value
     checked = {}
     for notebook, asked in values.items():
         try:

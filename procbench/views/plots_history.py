@@ -19,6 +19,7 @@ MOST_LINES = 8
 """Lines that one figure shows, one above the other; more make it unreadable."""
 
 _ROW_INCHES = 2.4
+_STEP_POINTS, _STEPS = 36, 3  # so far down, three lines of words, begin those beside the next jump; then above again
 
 
 def over_runs(lines: Sequence[Line]) -> Figure:
@@ -59,7 +60,8 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                     label=name,
                 )
             axes.margins(y=0.3 if line.changes else 0.1)
-            for change in line.changes:
+            axes.yaxis.set_major_formatter("{x:,g}")
+            for nth, change in enumerate(line.changes):
                 axes.axvline(change.number + 0.5, color=VERMILION, linestyle="--", linewidth=1.5)
                 facts = [one_line(fact, longest=60) for fact in change.facts[:2]] or ["nothing known changed"]
                 right = change.number < len(values) / 2
@@ -67,12 +69,13 @@ def over_runs(lines: Sequence[Line]) -> Figure:
                     "\n".join([change.pace, *(part for fact in facts for part in textwrap.wrap(fact, 44))]),
                     (change.number + 0.5, 0.97),
                     xycoords=("data", "axes fraction"),
-                    xytext=(4 if right else -4, 0),
+                    xytext=(4 if right else -4, -_STEP_POINTS * (nth % _STEPS)),
                     textcoords="offset points",
                     ha="left" if right else "right",
                     va="top",
                     fontsize=8,
                     color=VERMILION,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
                 )
             title = f"{line.experiment}: {line.condition}, on {line.hostname}"
             axes.set_title(one_line(title, longest=85), fontsize=9.5)

@@ -1,0 +1,135 @@
+"""From a batch to answers: watch it run, ask the rules what might help, and prove the most promising of it.
+
+This is the whole way that ``procbench prove``, the notebook and a program of one's own go.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from procbench.analysis.observed import Observed
+from procbench.analysis.rules import analyze
+from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion
+from procbench.errors import InvalidInputError
+from procbench.lab.batches import TaskBatch
+from procbench.lab.proof import Proof, proof_of
+from procbench.lab.proof_runs import check_succeeded
+from procbench.lab.results import Progress
+from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.stealing import WorkStealingScheduler
+
+LOOKED_AT: Final = 2
+"""Runs of a batch before it is judged: the first brings its programs and files into the page cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a batch showed, and what might make it better.
+
+    Attributes:
+        observed: The batch in numbers.
+        suggestions: The most promising first.
+        took_s: Seconds of the run that was looked at.
+    """
+
+    observed: Observed
+    suggestions: tuple[OptimizationSuggestion, ...]
+    took_s: float
+
+
+def advise(batch: TaskBatch, settings: RunSettings, config: AnalysisConfig | None = None) -> Advice:
+    """Run a batch twice, and return what its second run suggests. Output that is not captured goes to ``/dev/null``.
+
+    Raises:
+        WorkloadError: Commands do not succeed.
+    """
+    quiet = settings if settings.capture else settings.changed(discard=True)
+    for _ in range(LOOKED_AT):
+        started = time.perf_counter()
+        with WorkStealingScheduler(quiet) as scheduler:
+            results = list(scheduler.map(batch.tasks_for(quiet.args_per_task)))
+            statistics = scheduler.statistics()
+        took_s = time.perf_counter() - started
+        check_succeeded(results)
+    observed = Observed.of(results, settings, statistics=statistics, arguments=batch.arguments)
+    return Advice(observed, tuple(analyze(observed, settings, config)), took_s)
+
+
+def prove_first(
+    suggestions: Sequence[OptimizationSuggestion],
+    batch: TaskBatch,
+    settings: RunSettings,
+    *,
+    budget_s: float,
+    most: int = 3,
+    only: str = "",
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    allow_host_changes: bool = False,
+    on_progress: Callable[[OptimizationSuggestion, Progress], object] | None = None,
+) -> list[Proof]:
+    """Prove the first suggestions, or the one that is named, and return all of them; the others stay ``unmeasured``.
+
+    Each has an even share of what is left of the budget, so that one that is decided early leaves its time to the next. Ctrl-C
+    ends it with what there is; before the first block has ended it is raised.
+
+    Args:
+        suggestions: The most promising first.
+        batch: The tasks.
+        settings: What they are run with now.
+        budget_s: Seconds for all proofs.
+        most: How many are proved.
+        only: The rule of the one to prove; empty for the first ones.
+        data_dir: As for :func:`procbench.lab.proof.prove`.
+        seed: Draws the order of runs.
+        allow_host_changes: Without it a change of the host is passed over, and its note says so.
+        on_progress: Told which suggestion is being proved and how far that has come.
+
+    Raises:
+        InvalidInputError: A number makes no sense, or nothing was suggested under that name.
+        WorkloadError: As it is, commands fail or do something else when they run again.
+    """
+    if not (math.isfinite(budget_s) and budget_s > 0 and most >= 1):
+        raise InvalidInputError(f"budget_s is above 0 and most at least 1, and not {budget_s!r} and {most!r}")
+    names = [one.rule for one in suggestions]
+    if only and only not in names:
+        raise InvalidInputError(
+            f"nothing was suggested by the rule {only!r}; what was: {', '.join(names) or 'nothing'}"
+        )
+    found = [Proof(one) for one in suggestions]
+    refused = "it changes the host, which was not allowed"
+    wanted: list[int] = []
+    for place, one in enumerate(suggestions):
+        if (only and one.rule != only) or (not only and len(wanted) == most):
+            continue
+        if isinstance(one.change, HostChange) and not allow_host_changes:
+            found[place] = Proof(replace(one, note="; ".join(filter(None, (one.note, refused)))))
+        else:
+            wanted.append(place)
+    ends_s = time.monotonic() + budget_s
+    for done, place in enumerate(wanted):
+        one = suggestions[place]
+        found[place] = proof_of(
+            one,
+            batch,
+            settings,
+            budget_s=max(0.001, (ends_s - time.monotonic()) / (len(wanted) - done)),
+            data_dir=data_dir,
+            seed=seed,
+            allow_host_changes=allow_host_changes,
+            on_progress=None if on_progress is None else _told(on_progress, one),
+        )
+        if found[place].interrupted:
+            break
+    return found
+
+
+def _told(
+    tell: Callable[[OptimizationSuggestion, Progress], object], one: OptimizationSuggestion
+) -> Callable[[Progress], object]:
+    return lambda progress: tell(one, progress)

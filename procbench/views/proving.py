@@ -1,0 +1,234 @@
+"""What ``procbench prove`` does, from the options to the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
+from procbench.errors import InvalidInputError
+from procbench.io.signals import ending_by_exception
+from procbench.lab.advice import advise, prove_first
+from procbench.lab.batches import TaskBatch
+from procbench.lab.files import check_writable_folder
+from procbench.lab.host import read_host
+from procbench.lab.proof import prove
+from procbench.lab.proof_records import StoredProof
+from procbench.lab.results import Progress
+from procbench.lab.store import Store, run_name
+from procbench.scheduling.commands import read_batch
+from procbench.scheduling.grouping import PLACE
+from procbench.scheduling.settings import RunSettings
+from procbench.scheduling.task import ProcessTask
+from procbench.views.run_options import check_folder, check_seconds
+from procbench.views.suggestion_table import effect_words, show_suggestions
+
+DEFAULT_BUDGET_S: Final = 60.0
+
+Tell = Callable[[OptimizationSuggestion, Progress], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveOptions:
+    """The options of ``procbench prove``, as the command line names them.
+
+    Attributes:
+        words: A recorded proof to repeat, or with ``each`` a command.
+        commands: File of commands.
+        each: File of arguments.
+        budget: Seconds; None for :data:`DEFAULT_BUDGET_S`, and for what a proof that is repeated had.
+        most: How many suggestions are proved.
+        only: The rule of the one to prove.
+        settings: ``NAME=VALUE`` each: how the commands are run now.
+        data: Where proofs are kept, and looked for.
+        allow_host_changes: Whether the machine may be changed for the length of a run.
+        as_json: Whether to say it as JSON.
+        chosen: The settings.
+
+    Raises:
+        InvalidInputError: Two of them contradict each other, or one makes no sense.
+    """
+
+    words: Sequence[str] = ()
+    commands: str | None = None
+    each: str | None = None
+    budget: float | None = None
+    most: int = 3
+    only: str = ""
+    settings: Sequence[str] = ()
+    data: Path = Path("data")
+    allow_host_changes: bool = False
+    as_json: bool = False
+    chosen: RunSettings = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_seconds(self.budget, "--budget")
+        check_folder("--data", self.data)
+        repeats = self.commands is None and self.each is None
+        for contradicts, why in (
+            (self.most < 1, f"--most is at least 1, and not {self.most}"),
+            (bool(self.only) and self.most != 3, "--only names the one to prove; leave --most out"),
+            (self.commands is not None and self.each is not None, "--commands and --each contradict each other"),
+            (
+                self.commands is not None and bool(self.words),
+                "--commands brings whole commands; leave the other words out",
+            ),
+            (
+                self.each is not None and not self.words,
+                "--each needs a command: procbench prove --each FILE -- COMMAND",
+            ),
+            (
+                repeats and len(self.words) != 1,
+                "name one recorded proof to repeat, or a file of commands (--commands FILE)",
+            ),
+            (
+                repeats and bool(self.only or self.settings),
+                "a recorded proof has its own change and settings; leave --only and --set out, or prove --commands FILE",
+            ),
+        ):
+            if contradicts:
+                raise InvalidInputError(why)
+        object.__setattr__(self, "chosen", RunSettings().changed_by_words(self.settings))
+
+
+def prove_asked(options: ProveOptions, say: Callable[[str], None]) -> int:
+    """Prove what was asked for, print what came out, and return the exit status: 1 where the budget was too small for anything.
+
+    Args:
+        options: What was asked.
+        say: Writes one line to the person.
+
+    Raises:
+        InvalidInputError: The file of commands makes no sense, or there is no such proof; nothing was run.
+        WorkloadError: The commands fail, or do something else when they run again.
+        RecordError: The folder of runs cannot be read.
+        OSError: A file cannot be read.
+    """
+    with ending_by_exception():
+        if options.commands is None and options.each is None:
+            return _again(options, say)
+        return _anew(options, say)
+
+
+def _anew(options: ProveOptions, say: Callable[[str], None]) -> int:
+    batch = _batch(options)
+    check_writable_folder(options.data)
+    budget_s = options.budget or DEFAULT_BUDGET_S
+    count = len(batch.tasks) or len(batch.arguments)
+    say(f"observing {count:,} command{'s' * (count > 1)}, which run dozens of times")
+    begun = time.monotonic()
+    advice = advise(batch, options.chosen)
+    left_s = budget_s - (time.monotonic() - begun)
+    if advice.suggestions and left_s <= 0:
+        say(
+            f"{budget_s:g} s went by while the batch was observed, which took {advice.took_s:.1f} s each time; raise --budget"
+        )
+        return 1
+    with _progress(say) as tell:
+        proofs = prove_first(
+            advice.suggestions,
+            batch,
+            options.chosen,
+            budget_s=max(left_s, 0.001),
+            most=options.most,
+            only=options.only,
+            data_dir=options.data,
+            allow_host_changes=options.allow_host_changes,
+            on_progress=tell,
+        )
+    found = [proof.suggestion for proof in proofs]
+    if options.as_json:
+        sys.stdout.write(json.dumps([one.to_dict() for one in found], indent=1) + "\n")
+    elif found:
+        show_suggestions(found, sys.stdout)
+    else:
+        sys.stdout.write("nothing is suggested: as far as the rules can see, this batch is run well\n")
+    return _status(found)
+
+
+def _again(options: ProveOptions, say: Callable[[str], None]) -> int:
+    stored = StoredProof.of(Store(options.data).find(options.words[0]))
+    if isinstance(stored.asked.change, HostChange) and not options.allow_host_changes:
+        raise InvalidInputError(
+            f"it changes the host ({stored.asked.change}); if you want that, add --allow-host-changes"
+        )
+    check_writable_folder(options.data)
+    host = read_host()
+    if stored.run.host_id != host.host_id:
+        say("that proof comes from another host; what it gained there and gains here need not be alike")
+    with _progress(say) as tell:
+        now = prove(
+            stored.asked,
+            stored.batch,
+            stored.settings,
+            budget_s=options.budget or stored.budget_s,
+            data_dir=options.data,
+            seed=stored.seed,
+            allow_host_changes=options.allow_host_changes,
+            repeats=run_name(stored.run.path),
+            on_progress=lambda progress: tell(stored.asked, progress),
+        )
+    if options.as_json:
+        sys.stdout.write(json.dumps([now.to_dict()], indent=1) + "\n")
+        return _status([now])
+    show_suggestions([now], sys.stdout)
+    then = stored.suggestion
+    sys.stdout.write(
+        f"   {'before':12}{then.status}{f', {effect_words(then.effect)}' if then.effect else ''}, on "
+        f"{stored.run.recorded_at:%Y-%m-%d %H:%M} UTC; it is {'' if then.status == now.status else 'not '}the same again\n"
+    )
+    return _status([now])
+
+
+def _status(found: Sequence[OptimizationSuggestion]) -> int:
+    """Return 1 where something was tried, and the budget did not suffice for a single measurement."""
+    tried = [one for one in found if one.status != "unmeasured"]
+    return int(bool(tried) and all(one.effect is None and one.status == "inconclusive" for one in tried))
+
+
+def _batch(options: ProveOptions) -> TaskBatch:
+    if options.each is None:
+        read = read_batch((), None, options.commands)
+        return TaskBatch(tuple(ProcessTask(argv, id=number) for number, argv in enumerate(read.argvs)))
+    inside = next((word for word in options.words if PLACE in word and word != PLACE), None)
+    if inside is not None:
+        raise InvalidInputError(
+            f"{{}} stands inside the word {inside!r}; here it must stand alone, so that it can be several"
+        )
+    read = read_batch(options.words, options.each, None)
+    return TaskBatch.from_template(options.words, (word for some in read.arguments or () for word in some))
+
+
+@contextlib.contextmanager
+def _progress(say: Callable[[str], None]) -> Iterator[Tell]:
+    """Tell how far the proofs have come: a bar on a terminal, elsewhere a line for each."""
+    if not sys.stderr.isatty():
+        told: set[str] = set()
+
+        def tell(one: OptimizationSuggestion, progress: Progress) -> None:
+            if one.rule not in told:
+                told.add(one.rule)
+                say(f"proving {one.change}, up to {progress.budget_s:.0f} s")
+
+        yield tell
+        return
+    from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
+
+    bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format="{desc} |{bar}| {postfix}")
+
+    def show(one: OptimizationSuggestion, progress: Progress) -> None:
+        bar.n = min(1.0, progress.elapsed_s / progress.budget_s)
+        bar.set_description_str(f"proving {one.change}"[:60], refresh=False)
+        left_s = max(0.0, progress.budget_s - progress.elapsed_s)
+        bar.set_postfix_str(f"{progress.blocks} blocks, at most {left_s:.0f} s left", refresh=True)
+
+    try:
+        yield show
+    finally:
+        bar.close()
