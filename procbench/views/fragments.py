@@ -118,6 +118,8 @@ def to_fragment(notebook: NotebookNode) -> str:
         filters={"clean_html": sanitise},
     )
     html, _ = exporter.from_notebook_node(_prepared(notebook))
+    # nbconvert's own frames of printed text come after the sanitising; a "<pre>" in the text itself is escaped.
+    html = html.replace("<pre>", '<pre aria-label="output" role="region" tabindex="0">')
     return CONTROL.sub("", html).replace("\x1b", "")
 
 
