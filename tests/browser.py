@@ -138,7 +138,9 @@ def chromium(width: int = 1400, height: int = 3000) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS])
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(60_000)  # others may keep both cores busy
+            yield page
         finally:
             browser.close()
 

@@ -192,6 +192,24 @@ def test_a_note_stands_on_the_chart_and_in_the_twin_as_text(watched):
     assert dashboard.closed
 
 
+def test_the_twin_of_a_dashboard_that_nobody_closes_is_brought_up_to_date_with_the_first_sample(watched):
+    class Twin:
+        html = ""
+
+        def update(self, data: dict[str, str], *, raw: bool) -> None:
+            assert raw
+            self.html = data["text/html"]
+
+    monitor, _ = watched
+    dashboard, twin = MonitorDashboard(monitor), Twin()
+    dashboard._twins.append(twin)
+    assert dashboard._feed.settle()
+    assert twin.html == ""
+    monitor.sample()
+    wait_until(lambda: "What was sampled" in twin.html)
+    dashboard.close()
+
+
 def test_more_cpus_than_lines_can_be_told_apart_are_rows_of_a_heat_map():
     class Many:
         name = "cpu"
@@ -276,7 +294,8 @@ def test_a_batch_runs_beside_the_cell_and_its_failures_are_shown_with_their_stde
     assert len(panel.results) == len(panel.frame()) == 21
     assert numbers(panel._timeline.frame).size == 4 * 21
     for html in (panel._failures.value, panel.twin_html()):
-        assert "&lt;b&gt;why&lt;/b&gt;" in html
+        assert "<pre>&lt;b&gt;why&lt;/b&gt;</pre>" in html
+        assert "<b>" not in html
         assert "status 3" in html
         assert "\x1b" not in html
     assert "21 of 21" in repr(panel)

@@ -25,6 +25,7 @@ WINDOWS_S: Final = {"30 s": 30.0, "1 min": 60.0, "5 min": 300.0, "15 min": 900.0
 _MOST_LINES: Final = 6
 _MOST_ROWS: Final = 15
 _TREE_EVERY_S: Final = 1.0
+_TWIN_EVERY_S: Final = 15.0  # a picture costs a tenth of a second, and a forgotten close() should not cost all of it
 _MOST_POINTS: Final = 1200  # a page is not wider
 
 
@@ -96,7 +97,7 @@ class MonitorDashboard(Shown):
         self.annotations: list[tuple[float, str]] = []
         self._monitor = monitor
         self._tree = DescendantTree(os.getpid() if pid is None else pid, ProcessTable())
-        self._tree_s = -math.inf
+        self._tree_s = self._twin_s = -math.inf
         self._rows: list[Descendant] = []
         self._count = 0
         self._frozen_s: float | None = None
@@ -199,6 +200,9 @@ class MonitorDashboard(Shown):
             self._rows, self._count = self._tree.rows(_MOST_ROWS)
             self._table.value = self._tree_html()
         self._say_troubles()
+        if sample.values and time.monotonic() - self._twin_s >= _TWIN_EVERY_S:
+            self._twin_s = time.monotonic()
+            self._settled()
 
     def _recorded(
         self, collector: str, window: tuple[float, float]
