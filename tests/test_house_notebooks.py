@@ -1,6 +1,9 @@
 """What holds for every notebook of the house."""
 
 import ast
+import importlib
+import inspect
+import re
 
 import nbformat
 import pytest
@@ -74,3 +77,15 @@ def test_exactly_one_cell_is_the_headline(notebook):
 
 def test_it_runs_in_the_kernel_that_every_machine_has(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_it_says_how_far_it_is_and_its_experiment_can(notebook):
+    """A measurement takes more than two seconds: what runs it is told, and takes that."""
+    (run,) = (cell for cell in code(notebook) if re.search(r"^result = ", cell.source, re.M))
+    if "budget_s" not in run.source:
+        return  # it measures nothing
+    assert "measuring_progress()" in run.source
+    calls = [node for node in ast.walk(ast.parse(run.source)) if isinstance(node, ast.Call)]
+    (call,) = (one for one in calls if isinstance(one.func, ast.Attribute) and one.func.attr == "run")
+    module = importlib.import_module(f"procbench.experiments.{call.func.value.id}")
+    assert "on_progress" in inspect.signature(module.run).parameters

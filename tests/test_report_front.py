@@ -14,7 +14,11 @@ from bs4 import BeautifulSoup
 
 from procbench import cli
 from procbench.analysis.history import history
+from procbench.analysis.suggestions import OptimizationSuggestion, SettingsChange
 from procbench.errors import InvalidInputError
+from procbench.lab.host import read_host
+from procbench.lab.proof import prove
+from procbench.scheduling.settings import RunSettings
 from procbench.views import pages
 from procbench.views.compared import differences, two_reports
 from procbench.views.front import SYSTEMS, groups, in_short, sparks
@@ -227,3 +231,26 @@ def test_the_first_page_shows_history_and_suggestions_and_escapes_names():
     assert soup.find("svg", class_="spark")["aria-label"].startswith("2 runs")
     levels = [int(heading.name[1]) for heading in soup.find_all(["h1", "h2", "h3", "h4"])]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_first_page_shows_what_was_proved_on_this_machine_and_how_to_repeat_it(tmp_path: Path):
+    """Each row leads to the run that proves it; the newest proof of a change counts."""
+    waiting = [["sleep", "0.05"]] * 4
+    change = SettingsChange({"workers": 4}, {"workers": 1})
+    asked = OptimizationSuggestion(
+        rule="more", category="concurrency", priority="high", description="<b>seen</b>", why="x", change=change
+    )
+    for _ in range(2):
+        found = prove(asked, waiting, RunSettings(workers=1), budget_s=30, data_dir=tmp_path / "data")
+    assert found.status == "proved"
+    host_id = read_host().host_id
+    report = build_report([], out_root=tmp_path / "reports", host="h", host_id=host_id, data_folder=tmp_path / "data")
+    section = BeautifulSoup(report.index.read_text(), "html.parser").find(attrs={"aria-labelledby": "suggestions"})
+    (body,) = section("tbody")
+    (shown,) = body("tr")
+    assert "workers: 1 → 4" in shown.get_text()
+    assert "<b>seen</b>" in shown.get_text()
+    assert section.find(id=shown.a["href"].removeprefix("#")) is not None
+    assert "procbench prove " in shown.get_text()
+    other = build_report([], out_root=tmp_path / "reports", host="h", host_id="xyz", data_folder=tmp_path / "data")
+    assert "suggestions" not in other.index.read_text()

@@ -16,7 +16,7 @@ from procbench.errors import InvalidInputError
 from procbench.experiments.pools_outcome import POOL, UNZEROED, PoolsResult, condition_name
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
-from procbench.lab.results import Trials
+from procbench.lab.results import Progress, Trials
 from procbench.lab.trials import Condition, measure, wall_time
 from procbench.memory.buffers import DEFAULT_SIZE_BYTES, BufferPool
 from procbench.memory.pools import MemoryPoolManager
@@ -49,6 +49,7 @@ def run(
     full: bool = False,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> PoolsResult:
     """Measure what a buffer costs by way, size and threads, and what the size does to the reading of output.
 
@@ -59,6 +60,7 @@ def run(
         full: Six times the budget, and narrower intervals.
         data_dir: Where to record the run; empty or None not to. Where that fails the notes say so.
         seed: Seeds the order of trials and the bootstrap.
+        on_progress: As in :func:`procbench.lab.trials.measure`, for each of the two measurements.
 
     Raises:
         InvalidInputError: A number makes no sense; nothing has run then.
@@ -81,16 +83,22 @@ def run(
         for count in counts
         for way, make in _ways(pools[size]).items()
     ]
-    shared = {"seed": seed, "min_blocks": 6, "max_blocks": 200 if full else 40, "target_half_width": width}
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "min_blocks": 6,
+        "max_blocks": 200 if full else 40,
+        "target_half_width": width,
+    }
+    shared["on_progress"] = on_progress
     baseline = condition_name("bytearray", max(sizes), 1)
-    acquiring = measure(conditions, baseline=baseline, larger_is_better=False, budget_s=0.5 * total_s, **shared)  # type: ignore[arg-type]
+    acquiring = measure(conditions, baseline=baseline, larger_is_better=False, budget_s=0.5 * total_s, **shared)
     reads = [Condition(f"{size} B", _reading_trial(size), {"buffer_size_bytes": size}) for size in READ_SIZES]
     reading = measure(
         reads,
         baseline=f"{DEFAULT_SIZE_BYTES} B",
         larger_is_better=False,
         budget_s=0.4 * total_s,
-        **shared,  # type: ignore[arg-type]
+        **shared,
     )
     if not (acquiring.blocks and reading.blocks):  # struck by Ctrl-C before there was anything to keep
         raise KeyboardInterrupt

@@ -46,6 +46,14 @@ _DROPPED_WHOLE = [
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 _LINK = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
 _RUN_ID = re.compile(r"run-[0-9a-f]{16}")  # what a row of the suggestion table leads to
+
+_SCROLLS = {
+    (tag, *attribute)
+    for tag, label in (("div", "table"), ("pre", "output"))
+    for attribute in (("tabindex", "0"), ("role", "region"), ("aria-label", label))
+}
+"""What makes a wide table or text one that the keyboard can scroll."""
+
 _FINE_COLOUR = re.compile(r"\x1b\[[0-9;:]*[34]8[;:][0-9;:]*m")  # of 256 or more: unreadable on one of light and dark
 
 
@@ -110,6 +118,8 @@ def to_fragment(notebook: NotebookNode) -> str:
         filters={"clean_html": sanitise},
     )
     html, _ = exporter.from_notebook_node(_prepared(notebook))
+    # nbconvert's own frames of printed text come after the sanitising; a "<pre>" in the text itself is escaped.
+    html = html.replace("<pre>", '<pre aria-label="output" role="region" tabindex="0">')
     return CONTROL.sub("", html).replace("\x1b", "")
 
 
@@ -142,7 +152,7 @@ def _allowed(tag: str, name: str, value: str) -> bool:
         return _LINK.match(value) is not None
     if name in ("colspan", "rowspan", "width", "height", "start"):
         return value.isascii() and value.isdigit() and len(value) <= 4
-    if tag == "div" and (name, value) in (("tabindex", "0"), ("role", "region"), ("aria-label", "table")):
+    if (tag, name, value) in _SCROLLS:
         return True
     if tag == "dt" and name == "id":
         return _RUN_ID.fullmatch(value) is not None
@@ -152,7 +162,7 @@ def _allowed(tag: str, name: str, value: str) -> bool:
 
 
 def _fit_into_page(soup: BeautifulSoup) -> None:
-    """Let headings follow the page's own one, wide tables scroll, with the keyboard too, and no picture stay empty."""
+    """Let headings follow the page's own one, wide tables and texts scroll, with the keyboard too, and no picture stay empty."""
     for heading in soup("h1"):
         heading.name = "h2"
     for image in soup("img"):
@@ -161,6 +171,8 @@ def _fit_into_page(soup: BeautifulSoup) -> None:
     for table in soup("table"):
         box = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"})
         table.wrap(box)
+    for text in soup("pre"):
+        text.attrs |= {"tabindex": "0", "role": "region", "aria-label": "output"}
 
 
 def _outputs(notebook: NotebookNode) -> Iterator[tuple[Any, Any]]:

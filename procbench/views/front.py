@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from procbench.errors import InvalidInputError
 from procbench.views.pages import NoiseWarning, ReportRow
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ SYSTEMS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 _FIRST: Final = "Your commands"
 _MOST_SPARKS: Final = 16
 _MOST_OF_ONE: Final = 2
+_MOST_SUGGESTIONS: Final = 10
 _SPARK = (160.0, 32.0, 4.0)  # width, height, margin
 
 
@@ -122,6 +125,31 @@ def in_short(rows: Sequence[ReportRow], warnings: Sequence[NoiseWarning]) -> tup
         count = "one thing" if len(warnings) == 1 else f"{len(warnings)} things"
         points.append(Point(f"How far to trust it: {count} made this machine's numbers less sure.", "#noise"))
     return tuple(points)
+
+
+def recorded_suggestions(data_folder: Path, host_id: str) -> str:
+    """Return the table of what was proved on this machine as safe HTML, the newest proof of each change; "" for none.
+
+    Raises:
+        RecordError: The folder cannot be read.
+    """
+    from procbench.analysis.suggestions import OptimizationSuggestion
+    from procbench.lab.proof_records import EXPERIMENT
+    from procbench.lab.store import Store
+    from procbench.views.fragments import sanitise
+    from procbench.views.suggestion_table import SuggestionTable
+
+    newest: dict[tuple[str, str], OptimizationSuggestion] = {}
+    for run in Store(data_folder).load(EXPERIMENT, host_id).runs:  # oldest first
+        try:
+            one = OptimizationSuggestion.from_dict(run.parameters["suggestion"])
+        except (InvalidInputError, KeyError):
+            continue  # of another version; procbench history names what cannot be read at all
+        newest[one.rule, str(one.change)] = replace(one, evidence=str(run.path))
+    ordered = sorted(
+        newest.values(), key=lambda one: (one.status != "proved", -(one.effect.ratio if one.effect else 0))
+    )
+    return sanitise(SuggestionTable(ordered[:_MOST_SUGGESTIONS])._repr_html_()) if ordered else ""
 
 
 def sparks(lines: Sequence[Line], host_id: str) -> tuple[Spark, ...]:

@@ -23,7 +23,7 @@ from procbench.views.children import render_in_child
 from procbench.views.compared import differences
 from procbench.views.folders import building_folder, publish, write_text
 from procbench.views.fragments import read_headline, split_title, to_fragment
-from procbench.views.front import Spark, sparks
+from procbench.views.front import Spark, recorded_suggestions, sparks
 from procbench.views.history import load_history
 from procbench.views.notebooks import (
     Plain,
@@ -84,7 +84,6 @@ def build_report(
     host: str | None = None,
     host_id: str = "",
     data_folder: Path | None = None,
-    suggestions: Callable[[], str] | None = None,
     cwd: Path | None = None,
 ) -> Report:
     """Run the notebooks one after the other and write their report to ``out_root/<UTC time>-<host>/``.
@@ -104,8 +103,7 @@ def build_report(
             the report.
         host: The machine's name in titles and in the folder's name; the system's node name by default.
         host_id: Which machine this is; with it the report is compared with the one before it on this machine.
-        data_folder: Recorded runs; with it and ``host_id`` the first page shows their course.
-        suggestions: Returns safe HTML about what was suggested and proved, once all notebooks have run.
+        data_folder: Recorded runs; with it and ``host_id`` the first page shows their course, and what was proved.
         cwd: Working folder of the notebooks; a private one that is removed afterwards by default.
 
     Returns:
@@ -145,7 +143,7 @@ def build_report(
             when=when,
             host=host,
             seconds=seconds,
-            suggestions=suggestions() if suggestions else "",
+            suggestions=_suggestions(data_folder, host_id),
             before=before,
             differences=differences(before, read_report(folder)) if before else (),
             sparks=_sparks(data_folder, host_id),
@@ -272,6 +270,16 @@ def _running_cell(notebook: NotebookNode) -> int | None:
     own = [cell for cell in notebook.cells if not has_tag(cell, "injected-parameters")]
     marks = (cell.metadata.get("papermill", {}).get("status") for cell in own)
     return next((position for position, status in enumerate(marks, 1) if status == "running"), None)
+
+
+def _suggestions(data_folder: Path | None, host_id: str) -> str:
+    """Return the table of what was proved on this machine; where it cannot be read the report goes without it."""
+    if data_folder is None or not host_id or not data_folder.is_dir():
+        return ""
+    try:
+        return recorded_suggestions(data_folder, host_id)
+    except (RecordError, InvalidInputError):
+        return ""
 
 
 def _sparks(data_folder: Path | None, host_id: str) -> tuple[Spark, ...]:
