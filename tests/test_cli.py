@@ -467,7 +467,7 @@ def test_what_a_timed_out_command_started_is_gone_before_the_batch_ends(tmp_path
     arguments = ("run", "--record", "--workers", "1", "--timeout", "5", *chosen, "--commands", "jobs")
     with started(*arguments, cwd=tmp_path) as child:
         wait_until((tmp_path / "began").exists, deadline_s=PATIENCE_S)
-        wait_until(lambda: len(processes_with(nap)) == (3 if level == "group" else 0), deadline_s=1.0)
+        wait_until(lambda: len(processes_with(nap)) == (3 if level == "group" else 0), deadline_s=5.0)
         (tmp_path / "go").touch()
         _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
@@ -488,7 +488,7 @@ def test_a_signal_ends_what_left_its_group_too(tmp_path: Path, nap: str, number:
         if number == signal.SIGINT:
             read_until(child, b"Ctrl-C again")
             child.send_signal(number)
-        wait_until(lambda: not processes_with(nap), deadline_s=1.0)
+        wait_until(lambda: not processes_with(nap), deadline_s=5.0)
         child.communicate(timeout=PATIENCE_S)
     assert child.returncode == status
 

@@ -165,7 +165,7 @@ def test_no_name_becomes_markup_on_any_page(built):
             if element.name not in harmless:
                 assert not {"src", "srcdoc", "href", "style", "action", "data"} & set(element.attrs), element
         for link in soup("a"):
-            assert re.fullmatch(r"[\w.-]+\.(html|ipynb)|#content|https?://.*", link.get("href", "#content")), link
+            assert re.fullmatch(r"[\w.-]+\.(html|ipynb)|#[\w-]+|https?://.*", link.get("href", "#content")), link
         assert len(soup("style")) == 1
         assert {element["class"][0] for element in soup("svg")} <= {"interval"}
     shows = BeautifulSoup((built.report.path / "shows.html").read_text(), "html.parser")
