@@ -35,7 +35,7 @@ def caches_go_cold(o: Observed, s: RunSettings, c: AnalysisConfig) -> Optimizati
 
 def limited_by_itself(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
     """Commands that use up the CPU limit that their settings give them."""
-    if s.cpu_limit is None or not o.cpu_share >= c.of("cpu", "limited") * min(1.0, s.cpu_limit) or s.cpu_limit >= 1:
+    if s.cpu_limit is None or not o.cpu_share >= c.of("cpu", "limited") * s.cpu_limit or s.cpu_limit >= 1:
         return None
     fair = min(1.0, o.cpus_allowed / o.workers)  # of its time, what a command would have without a limit
     return settings_change(

@@ -214,7 +214,9 @@ class WorkStealingScheduler:
             self._serving.end(future, future.last)
             self._sleepers.wake_one()  # that may have been what the workers stayed for
             return True
-        any(worker.stop_one(future, kill=kill) for worker in self._workers)
+        for worker in self._workers:
+            if worker.stop_one(future, kill=kill):
+                break
         return True  # one that no worker runs waits for its next attempt, which it shall not have
 
     def reprioritise(self, id: int | str, priority: Priority) -> bool:
