@@ -249,7 +249,7 @@ def test_the_first_page_shows_what_was_proved_on_this_machine_and_how_to_repeat_
     (body,) = section("tbody")
     (shown,) = body("tr")
     assert "workers: 1 → 4" in shown.get_text()
-    assert "<b>seen</b>" in shown.get_text()
+    assert "<b>seen</b>" in section.get_text()
     assert section.find(id=shown.a["href"].removeprefix("#")) is not None
     assert "procbench prove " in shown.get_text()
     other = build_report([], out_root=tmp_path / "reports", host="h", host_id="xyz", data_folder=tmp_path / "data")
