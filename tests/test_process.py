@@ -555,3 +555,17 @@ def test_an_interrupt_while_the_end_is_being_noted_is_no_wait_for_ever(monkeypat
     with pytest.raises(KeyboardInterrupt):
         run(["echo", "hi"], capture_output=True)
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_an_interrupt_just_before_the_reaping_leaves_no_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a child is said to be reaped nobody looks again, so closing its course does."""
+
+    def interrupted(_: object, pid: int) -> int | None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(course.Reaper, "reap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["true"])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert not course._abandoned

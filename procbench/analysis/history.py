@@ -47,6 +47,9 @@ _PASSING = frozenset(
 _RESULTS = frozenset({"seed", "succeeded", "failed", "timed_out", "cancelled", "wall_s", "ended_by", "data_dir"})
 """Parameters that set nothing."""
 
+_EACH_ITS_OWN = frozenset({"proof", "suggestions"})
+"""Experiments whose runs are of any commands and any change: one beside the other is no line."""
+
 
 class Run(Protocol):
     """What is asked of a recorded run; :class:`procbench.lab.runs.RecordedRun` has it."""
@@ -183,7 +186,7 @@ def history(runs: Iterable[Run]) -> list[Line]:
 
     The runs count as evenly apart, since what matters is what lies between them and not how long that took. With fewer
     than six runs nothing can be shown, and with eight only what is far above the noise; a jump in the last two runs
-    cannot be told from a hiccup yet.
+    cannot be told from a hiccup yet. Proofs have no lines: each is of commands and of a change of its own.
 
     Args:
         runs: Recorded runs, such as ``Store(...).load().runs``, oldest first.
@@ -193,6 +196,8 @@ def history(runs: Iterable[Run]) -> list[Line]:
     """
     found: dict[tuple[str, str, str, str], list[tuple[Run, Point]]] = {}
     for run in runs:
+        if run.experiment in _EACH_ITS_OWN:
+            continue
         for (condition, unit), point in _points(run).items():
             found.setdefault((run.experiment, run.host_id, condition, unit), []).append((run, point))
     ordered = sorted(found.items(), key=lambda item: item[0][:2])  # stable: conditions stay in the order of their run

@@ -121,6 +121,8 @@ def _all_together(
     on_progress: Callable[[Progress], object] | None,
 ) -> tuple[Proof | None, tuple[str, ...]]:
     """Measure all proved changes at once; notes say which of them could not be applied beside the others."""
+    if any(one.interrupted for one in proofs):
+        return None, ("interrupted: what was proved by then was not measured together",)
     those = [one for one in proofs if one.suggestion.status == "proved"]
     if len(those) == 1:
         return those[0], ()

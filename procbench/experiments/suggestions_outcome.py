@@ -96,7 +96,10 @@ class SuggestionsResult(Outcome):
         if self.together is not None and self.together.trials is not None:
             trials = self.together.trials
             values = {
-                self._said(self.settings): [*trials.values(WITHOUT), *trials.values(WITHOUT + AGAIN)],
+                self._said(self.settings): [
+                    (first + second) / 2  # one value a block: both share what the block went through
+                    for first, second in zip(trials.values(WITHOUT), trials.values(WITHOUT + AGAIN), strict=True)
+                ],
                 self._said(self.together.suggestion.apply(self.settings)): trials.values(WITH),
             }
             for name, seconds in values.items():

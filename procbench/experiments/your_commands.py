@@ -23,7 +23,7 @@ from procbench.experiments.your_commands_batch import OwnCommands, own_commands
 from procbench.experiments.your_commands_outcome import TOGETHER, FirstRun, YourCommandsResult
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
-from procbench.lab.proof import prove
+from procbench.lab.proof import proof_of
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
@@ -123,6 +123,7 @@ class _Search:
         settings: Those that are kept so far.
         suggestions: What was suggested, in the order of trying; what was not tried stands last.
         notes: Why something was not tried.
+        interrupted: Whether Ctrl-C ended the last proof.
     """
 
     own: OwnCommands
@@ -133,6 +134,7 @@ class _Search:
     on_progress: Callable[[Progress], object] | None = None
     suggestions: list[OptimizationSuggestion] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     def run_batch(self) -> FirstRun:
         """Run the batch once with the settings that are kept so far."""
@@ -156,11 +158,13 @@ class _Search:
             found = self._untried(seen)
             if not found or not self._prove(found[0]):
                 break
-            if self.suggestions[-1].status == "proved":
+            if self.suggestions[-1].status == "proved" and not self.interrupted:
                 seen = self.run_batch()
         self.suggestions += self._untried(seen, with_host_changes=True)
         proved = [one for one in self.suggestions if one.status == "proved"]
-        if len(proved) > 1:
+        if self.interrupted:
+            self.notes.append("interrupted: what was not tried by then was left")
+        elif len(proved) > 1:
             self._prove_together(before, proved)
 
     def _untried(self, seen: FirstRun, *, with_host_changes: bool = False) -> list[OptimizationSuggestion]:
@@ -182,7 +186,7 @@ class _Search:
         self.suggestions.append(judged)
         if judged.status == "proved":
             self.settings = judged.apply(self.settings)
-        return True
+        return not self.interrupted
 
     def _prove_together(self, before: RunSettings, proved: Sequence[OptimizationSuggestion]) -> None:
         """Measure all that was proved at once against how it was, if there is time."""
@@ -193,13 +197,16 @@ class _Search:
             self.notes.append("there was no time left to measure all changes together: raise budget_s")
             return
         change = SettingsChange({name: new[name] for name in differ}, {name: old[name] for name in differ})
-        whole = replace(proved[0], rule=TOGETHER, description="all that was proved", change=change, status="unmeasured")
-        self.suggestions.append(self._judged(whole, before, left_s))
+        whole = replace(proved[0], rule=TOGETHER, description="all that was proved", change=change, note="")
+        try:
+            self.suggestions.append(self._judged(whole, before, left_s))
+        except WorkloadError as error:
+            self.notes.append(f"all changes together could not be measured: {error}")
 
     def _judged(
         self, suggestion: OptimizationSuggestion, settings: RunSettings, budget_s: float
     ) -> OptimizationSuggestion:
-        return prove(
+        proof = proof_of(
             suggestion,
             self.own.batch,
             settings,
@@ -208,3 +215,5 @@ class _Search:
             seed=self.seed,
             on_progress=self.on_progress,
         )
+        self.interrupted = proof.interrupted
+        return proof.suggestion

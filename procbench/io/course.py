@@ -214,8 +214,6 @@ class Course:
         self.returncode = self._starter.reaper.reap(pid)
         if _abandoned:
             _reap_abandoned()
-        if self.phase == "abandoned" and self.returncode is None:
-            _abandoned.add(pid)
         if (
             self.returncode is not None and self.returncode < 0 and self.phase is None
         ):  # otherwise the signal may be ours
@@ -232,6 +230,9 @@ class Course:
             end_at_once(self.child.pid)
             self.contained.release()
         if self._permits:
+            if self.returncode is None:  # abandoned, or an interrupt came before the reaping that was said to be done
+                _abandoned.add(self.child.pid)
+                _reap_abandoned()
             linux.close_now(self.child.pidfd)
             self.pipes.close()
             if self._starter.budget is not None:

@@ -4,9 +4,10 @@ The 99 % interval of what a change should improve excludes no gain, and the esti
 both runs as it is against the one with the change, so it knows the noise of these very blocks; to ask that it lies beyond what
 A/A differs by as well would count that noise twice, and on a busy machine prove next to nothing.
 
-Looking again and again has its price. In 120 simulated measurements for each kind of noise, with a look after each block from
-the eighth on, a change that does nothing was called proved in 0 to 3 % with 8 blocks, 1 to 6 % with 12 and 2 to 7 % with 20, most
-where noise has rare long spikes, and harmful in 0 to 5 %. One that makes a batch 1.5 times as fast was proved in 0.5 to 0.8 of
+Looking again and again has its price, so the looks stand ever further apart: after 8 blocks, 12, 18, 27 and so on. In 150
+simulated measurements for each of three kinds of noise, a change that does nothing was called proved in at most 1 % with 12
+blocks and 2 % with 27, and harmful in at most 1 % and 6 %; with 400 it is more, and whoever proves three changes has three
+chances. One that makes a batch 1.5 times as fast was proved in 0.5 to 0.8 of
 the cases with 12 blocks and 30 % of noise; with the noise counted twice in 0.1 to 0.2.
 
 Where the batch differs from itself, nothing is decided. For a gain of memory the batch's time must not be longer by more than 5 %

@@ -47,7 +47,7 @@ def two_reports(first: Path, second: Path, *, out_root: Path) -> tuple[ReportDat
     one, other = (read_report(path if path.is_dir() else out_root / path) for path in (first, second))
     if one.folder == other.folder:
         raise InvalidInputError(f"{first} and {second} are the same report; name two")
-    if one.host_id != other.host_id:
+    if not one.host_id or one.host_id != other.host_id:
         raise InvalidInputError(
             f"the reports are of two machines, {one.host} and {other.host}, whose numbers do not compare; "
             "name two of one machine"

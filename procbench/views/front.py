@@ -139,13 +139,15 @@ def recorded_suggestions(data_folder: Path, host_id: str) -> str:
     from procbench.views.fragments import sanitise
     from procbench.views.suggestion_table import SuggestionTable
 
-    newest: dict[tuple[str, str], OptimizationSuggestion] = {}
-    for run in Store(data_folder).load(EXPERIMENT, host_id).runs:  # oldest first
+    newest: dict[tuple[str, str, str], OptimizationSuggestion] = {}
+    for run in Store(data_folder).load(EXPERIMENT, host_id, move_damaged=False).runs:  # oldest first
         try:
             one = OptimizationSuggestion.from_dict(run.parameters["suggestion"])
         except (InvalidInputError, KeyError):
             continue  # of another version; procbench history names what cannot be read at all
-        newest[one.rule, str(one.change)] = replace(one, evidence=str(run.path))
+        batch = run.parameters.get("workload", {})
+        commands = str([batch.get(name) for name in ("tasks", "arguments", "first")])
+        newest[one.rule, str(one.change), commands] = replace(one, evidence=str(run.path))
     ordered = sorted(
         newest.values(), key=lambda one: (one.status != "proved", -(one.effect.ratio if one.effect else 0))
     )

@@ -62,7 +62,7 @@ def effects(table: pd.DataFrame) -> Axes:
     Without rows the figure says so.
     """
     if len(table):
-        label = "times as good as before, with 95 % interval; above 1 is better"
+        label = "times as good as before, with interval; above 1 is better"
         return plots.comparison(
             table, name="change", value="ratio", ends=("low", "high"), label=label, limit=1, limit_label="no difference"
         )

@@ -64,7 +64,9 @@ class Row:
             change=str(one.change),
             status=STATUS_WORDS[one.status],
             effect="" if one.effect is None else f"{gain} {effect_words(one.effect)}",
-            sides=tuple(f"{_SIDE_WORDS[name]} {effect_words(effect)}" for name, effect in one.side_effects.items()),
+            sides=tuple(
+                f"{_SIDE_WORDS.get(name, name)} {effect_words(effect)}" for name, effect in one.side_effects.items()
+            ),
             run=run_name(one.evidence) if one.evidence else "",
             command=repeat_command(one),
             seen=f"{one.description}. {one.why}",
