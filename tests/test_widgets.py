@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, SettingsChange
-from procbench.errors import InvalidInputError
+from procbench.errors import ClosedError, InvalidInputError
 from procbench.monitoring.collect_processes import ProcessTable
 from procbench.monitoring.collectors import Metric
 from procbench.monitoring.monitor import PerformanceMonitor
@@ -26,7 +26,7 @@ from procbench.views.widgets_explore import Choice, compare, factors_of, metrics
 from procbench.views.widgets_feed import Feed
 from procbench.views.widgets_settings import SettingsForm
 from procbench.views.widgets_tree import DescendantTree
-from tests.waiting import Gate, long_sleep, processes_with, wait_until
+from tests.waiting import Gate, long_sleep, processes_with, run_python, wait_until
 
 
 def numbers(frame: dict) -> np.ndarray:
@@ -479,3 +479,50 @@ def test_settings_that_somebody_else_changed_are_not_undone_into_something_new()
     assert "cannot be undone" in board._status.value
     assert board.settings == RunSettings(workers=9)
     board.close()
+
+
+BOARD_LEFT = """
+import os, signal, sys
+from procbench import RunSettings
+from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
+from procbench.errors import InvalidInputError
+from procbench.views.widgets import SuggestionBoard
+
+def one(path):
+    change = HostChange(("touch", path), ("rm", path), ("sh", "-c", 'ls "$0" 2>&1; true', path), path)
+    return OptimizationSuggestion(
+        rule="r", category="cpu", priority="low", description="d", why="w", change=change
+    )
+
+had = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+board = SuggestionBoard([one(sys.argv[1]), one(sys.argv[2])], [["true"]])
+board._host.value = True
+board.apply(0)
+board.apply(1)
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == had    # nobody's handler was taken
+try:
+    board.prove(1)
+except InvalidInputError as error:
+    assert "undo that first" in str(error)
+else:
+    raise AssertionError("an applied change was to be proved")
+board.undo(0)                                                               # in the order of applying
+assert not os.path.exists(sys.argv[1]) and os.path.exists(sys.argv[2])
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == had
+print("ends with one applied")
+"""
+
+
+def test_what_a_board_changed_of_the_machine_takes_no_signals_and_ends_with_the_process(tmp_path):
+    """Changes may be undone in any order, and a script that ends without closing the board leaves none behind."""
+    assert run_python(BOARD_LEFT, tmp_path / "a", tmp_path / "b") == "ends with one applied"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_board_begins_no_proof():
+    """Nobody would take it, and whoever waited for it would wait for ever."""
+    board = SuggestionBoard([more_workers()], [["true"]], RunSettings(workers=1))
+    board.close()
+    with pytest.raises(ClosedError, match="the board was closed"):
+        board.prove(0)
+    assert not board._running

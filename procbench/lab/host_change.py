@@ -41,6 +41,33 @@ def changed_host(change: HostChange) -> Iterator[None]:
             _undo(change, before)
 
 
+class HeldChange:
+    """A change of the host that stays until it is undone; signals wait while it is made and while it is undone, and only then.
+
+    Raises:
+        HostChangeError: It could not be made, and nothing was changed; or not undone, and the message says what to run.
+    """
+
+    def __init__(self, change: HostChange) -> None:
+        self._change = change
+        self._before = _said_by(change.check_argv)
+        try:
+            with _Signals():
+                _said_by(change.apply_argv)
+        except BaseException:  # a signal that had to wait, too: nobody has what would undo it later
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Put back exactly what was there.
+
+        Raises:
+            HostChangeError: That failed; the message says what to run.
+        """
+        with _Signals():
+            _undo(self._change, self._before)
+
+
 def _undo(change: HostChange, before: bytes) -> None:
     by_hand = f"run it by hand: {' '.join(change.undo_argv)}"
     try:

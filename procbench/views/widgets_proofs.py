@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from procbench.errors import ProcbenchError
+from procbench.errors import ClosedError, ProcbenchError
 from procbench.lab.results import Progress
 
 Job = Callable[[Callable[[Progress], object]], object]
@@ -35,7 +35,13 @@ class Proofs:
         self._thread: threading.Thread | None = None
 
     def add(self, number: int, job: Job) -> None:
-        """Have a job run when those before it have ended."""
+        """Have a job run when those before it have ended.
+
+        Raises:
+            ClosedError: No more are begun.
+        """
+        if self._closed:
+            raise ClosedError("no more proofs are begun: the board was closed")
         self._unwanted.discard(number)
         self._jobs.put((number, job))
         if self._thread is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import threading
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
-from procbench.errors import InvalidInputError
+from procbench.errors import ClosedError, InvalidInputError
 from procbench.io.command import Argument
 from procbench.lab.batches import TaskBatch
-from procbench.lab.host_change import changed_host
+from procbench.lab.host_change import HeldChange
 from procbench.lab.proof import prove
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
@@ -64,7 +64,7 @@ class SuggestionBoard(Shown):
         self.settings = self._given = settings or RunSettings()
         self._work = None if workload is None else TaskBatch.of(workload)
         self._data_dir = data_dir
-        self._applied: dict[int, contextlib.ExitStack] = {}
+        self._applied: dict[int, HeldChange | None] = {}
         self._running: dict[int, str] = {}  # proofs asked for, and how each stands
         self._ended = threading.Condition()
         self._proofs = Proofs(self._progressed, self._judged)
@@ -97,6 +97,8 @@ class SuggestionBoard(Shown):
             raise InvalidInputError(f"{self._budget.value!r} is no number of seconds") from None
         if isinstance(one.change, HostChange) and not self._host.value:
             raise InvalidInputError(f"this changes the machine ({one.change}); tick the box above if you want that")
+        if isinstance(one.change, HostChange):
+            self._check_host_is_as_it_was()
         work, allow = self._work, bool(self._host.value)
         before = one.undo(self.settings) if number in self._applied else self.settings
         one.apply(before)  # refuses settings that it is not for, now and not later
@@ -112,7 +114,11 @@ class SuggestionBoard(Shown):
             found = prove(self.suggestions[number], work, before, budget_s=budget_s, **options)
             self.suggestions[number] = found
 
-        self._proofs.add(number, job)
+        try:
+            self._proofs.add(number, job)
+        except ClosedError:
+            self._judged(number, "the board was closed")
+            raise
         self._feed.offer(None)
 
     def stop(self, number: int) -> None:
@@ -133,11 +139,13 @@ class SuggestionBoard(Shown):
         one = self._at(number)
         if number in self._applied:
             raise InvalidInputError("it is applied already")
-        held = contextlib.ExitStack()
+        held: HeldChange | None = None
         if isinstance(one.change, HostChange):
             if not self._host.value:
                 raise InvalidInputError(f"this changes the machine ({one.change}); tick the box above if you want that")
-            held.enter_context(changed_host(one.change))
+            self._check_no_proof()
+            atexit.register(self.close)  # a change of the machine does not outlive this process
+            held = HeldChange(one.change)
         else:
             self.settings = one.apply(self.settings)
         self._applied[number] = held
@@ -155,7 +163,11 @@ class SuggestionBoard(Shown):
             raise InvalidInputError("it is not applied")
         if not isinstance(one.change, HostChange):
             self.settings = one.undo(self.settings)
-        self._applied.pop(number).close()
+        elif self._applied[number] is not None:
+            self._check_no_proof()
+        held = self._applied.pop(number)
+        if held is not None:
+            held.undo()
         self._changed()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -170,18 +182,31 @@ class SuggestionBoard(Shown):
         """End proofs, put the machine back as it was, and take the board off the page; the settings stay as they are."""
         self._proofs.close()
         errors: list[Exception] = []
-        for held in self._applied.values():
+        for held in reversed(self._applied.values()):
             try:
-                held.close()
+                if held is not None:
+                    held.undo()
             except Exception as error:  # the others are put back, too
                 errors.append(error)
         self._applied.clear()
+        atexit.unregister(self.close)
         self._feed.close()
         super().close()
         if errors:
             raise errors[0]
 
     # --- what happens ------------------------------------------------------------------------------------------------------
+
+    def _check_no_proof(self) -> None:
+        with self._ended:
+            if self._running:
+                raise InvalidInputError(
+                    "a proof is under way, and the machine must not change meanwhile; wait, or stop it"
+                )
+
+    def _check_host_is_as_it_was(self) -> None:
+        if any(held is not None for held in self._applied.values()):
+            raise InvalidInputError("the machine is changed now; undo that first, so that both sides can be measured")
 
     def _at(self, number: int) -> OptimizationSuggestion:
         if not 0 <= number < len(self.suggestions):
