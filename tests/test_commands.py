@@ -118,6 +118,21 @@ def test_what_to_run_must_be_clear():
             read_batch(command, each, commands)
 
 
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("Authorization: Bearer abc", "Authorization: ***"),
+        ("--apikey=abc", "--apikey=***"),
+        ("https://me:word@host/x?token=abc&y=1", "https://***@host/x?token=***&y=1"),
+        ("https://host/path?q=key", "https://host/path?q=key"),
+        ("X-Api-Key: abc", "X-Api-Key: ***"),
+        ("a@b.example", "a@b.example"),
+    ],
+)
+def test_a_secret_that_a_text_announces_is_hidden(argument: str, shown: str):
+    assert without_secrets(["curl", argument]) == ["curl", shown]
+
+
 def test_secrets_are_hidden_before_a_command_is_recorded():
     """What is called a token, secret, password or key loses its value; the rest stays."""
     argv = ["curl", "--token=abc", "API_KEY=abc", "--password", "abc", "-o", "monkey=x", "http://x/?token=1"]

@@ -20,6 +20,7 @@ from procbench.monitoring.collect_processes import ProcessTable
 from procbench.monitoring.collectors import Metric
 from procbench.monitoring.monitor import PerformanceMonitor
 from procbench.scheduling.settings import RunSettings
+from procbench.views import in_notebook
 from procbench.views.widgets import ExperimentExplorer, MonitorDashboard, RunPanel, SuggestionBoard
 from procbench.views.widgets_chart import bars, dots, lines
 from procbench.views.widgets_explore import Choice, compare, factors_of, metrics_of
@@ -479,6 +480,21 @@ def test_settings_that_somebody_else_changed_are_not_undone_into_something_new()
     assert "cannot be undone" in board._status.value
     assert board.settings == RunSettings(workers=9)
     board.close()
+
+
+def test_a_monitor_that_is_shown_again_shows_the_same_dashboard(monkeypatch: pytest.MonkeyPatch):
+    """Each has a thread, and nobody but the page has it to be closed."""
+    shown: list[MonitorDashboard] = []
+
+    def show(dashboard: MonitorDashboard) -> None:
+        shown.append(dashboard)
+
+    monkeypatch.setattr(MonitorDashboard, "_ipython_display_", show)
+    with PerformanceMonitor(interval_s=60) as monitor:
+        for _ in range(3):
+            in_notebook._widget("MonitorDashboard")(monitor)
+    assert shown[0] is shown[1] is shown[2]
+    shown[0].close()
 
 
 BOARD_LEFT = """

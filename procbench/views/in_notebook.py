@@ -7,6 +7,7 @@ live dashboard, and a batch of tasks as a panel with a start button; in a termin
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _WIDGETS: Final = {  # module, class: class of procbench.views.widgets
     ("procbench.monitoring.monitor", "PerformanceMonitor"): "MonitorDashboard",
 }
 
+_dashboards: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
 
 def register(shell: Any) -> None:
     """Have a shell show our objects in our way. Harmless when called twice; costs well under a millisecond.
@@ -30,6 +33,8 @@ def register(shell: Any) -> None:
     Args:
         shell: An IPython shell.
     """
+    if getattr(shell, "display_formatter", None) is None:
+        return  # a shell that shows nothing
     formatters = shell.display_formatter.formatters
     for (module, name), function in _CARDS.items():
         formatters["text/html"].for_type_by_name(module, name, _html(function))
@@ -61,7 +66,11 @@ def _text(function: str) -> Callable[[Any, Any, bool], None]:
 
 def _widget(name: str) -> Callable[[Any], None]:
     def show(one: Any) -> None:
-        made = getattr(importlib.import_module("procbench.views.widgets"), name)(one)
+        made = _dashboards.get(one) if name == "MonitorDashboard" else None
+        if made is None:
+            made = getattr(importlib.import_module("procbench.views.widgets"), name)(one)
+        if name == "MonitorDashboard":
+            _dashboards[one] = made  # shown again it is the same one: each has a thread
         made._ipython_display_()
 
     return show
