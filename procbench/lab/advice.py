@@ -15,7 +15,7 @@ from typing import Final
 from procbench.analysis.observed import Observed
 from procbench.analysis.rules import analyze
 from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion
-from procbench.errors import InvalidInputError
+from procbench.errors import HostChangeError, InvalidInputError, WorkloadError
 from procbench.lab.batches import TaskBatch
 from procbench.lab.proof import Proof, proof_of
 from procbench.lab.proof_runs import check_succeeded
@@ -92,7 +92,9 @@ def prove_first(
 
     Raises:
         InvalidInputError: A number makes no sense, or nothing was suggested under that name.
-        WorkloadError: As it is, commands fail or do something else when they run again.
+        WorkloadError: As it is, commands fail or do something else when they run again. What comes after a first proof is that
+            suggestion's note instead, and the rest is left.
+        HostChangeError: Likewise, the host could not be changed, or not be restored.
     """
     if not (math.isfinite(budget_s) and budget_s > 0 and most >= 1):
         raise InvalidInputError(f"budget_s is above 0 and most at least 1, and not {budget_s!r} and {most!r}")
@@ -114,16 +116,26 @@ def prove_first(
     ends_s = time.monotonic() + budget_s
     for done, place in enumerate(wanted):
         one = suggestions[place]
-        found[place] = proof_of(
-            one,
-            batch,
-            settings,
-            budget_s=max(0.001, (ends_s - time.monotonic()) / (len(wanted) - done)),
-            data_dir=data_dir,
-            seed=seed,
-            allow_host_changes=allow_host_changes,
-            on_progress=None if on_progress is None else _told(on_progress, one),
-        )
+        try:
+            found[place] = proof_of(
+                one,
+                batch,
+                settings,
+                budget_s=max(0.001, (ends_s - time.monotonic()) / (len(wanted) - done)),
+                data_dir=data_dir,
+                seed=seed,
+                allow_host_changes=allow_host_changes,
+                on_progress=None if on_progress is None else _told(on_progress, one),
+            )
+        except (WorkloadError, HostChangeError) as error:
+            if not done:
+                raise
+            found[place] = Proof(replace(one, note="; ".join(filter(None, (one.note, f"not measured: {error}")))))
+            break  # what was proved before is not lost for it
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            break
         if found[place].interrupted:
             break
     return found
