@@ -497,6 +497,20 @@ def test_a_monitor_that_is_shown_again_shows_the_same_dashboard(monkeypatch: pyt
     shown[0].close()
 
 
+def test_what_keeps_a_widget_from_being_painted_is_said_below_it(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise the page shows old values, and nobody knows."""
+    board = SuggestionBoard([more_workers()], settings=RunSettings(workers=1))
+
+    def fails(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(board._cards[0], "paint", fails)
+    board.apply(0)
+    assert board._feed.settle()
+    assert "could not be brought up to date: OSError" in board._status.value
+    board.close()
+
+
 BOARD_LEFT = """
 import os, signal, sys
 from procbench import RunSettings

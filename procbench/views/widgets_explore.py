@@ -169,7 +169,7 @@ class ExperimentExplorer(Shown):
         }
         self._chart = new_chart("Medians with their intervals, a row for each condition")
         self._table = ipywidgets.HTML()
-        self._feed: Feed[Choice] = Feed(self._paint, INTERVAL_S, "explorer")
+        self._feed: Feed[Choice] = Feed(self._paint, INTERVAL_S, "explorer", self.not_painted)
         for control in (self._by, self._metric, self._base, self._better, *self._held.values()):
             control.observe(self._chosen, "value")
         self._arrange(

@@ -26,6 +26,7 @@ class Feed(Generic[Value]):
         paint: Shows a value; called by one thread at a time, with :attr:`lock` held.
         interval_s: Least seconds between the beginnings of two paintings.
         name: The thread's.
+        on_error: Told what ``paint`` raised, in the same thread.
 
     Attributes:
         lock: Held while something is painted. A button's handler that changes what is painted takes it, too.
@@ -33,11 +34,18 @@ class Feed(Generic[Value]):
         painted: How often it painted.
     """
 
-    def __init__(self, paint: Callable[[Value], object], interval_s: float = INTERVAL_S, name: str = "widget") -> None:
+    def __init__(
+        self,
+        paint: Callable[[Value], object],
+        interval_s: float = INTERVAL_S,
+        name: str = "widget",
+        on_error: Callable[[Exception], object] | None = None,
+    ) -> None:
         self.lock = threading.RLock()
         self.error: Exception | None = None
         self.painted = 0
         self._paint = paint
+        self._on_error = on_error
         self._interval_s = interval_s
         self._name = f"procbench-{name}"
         self._changed = threading.Condition()
@@ -89,8 +97,10 @@ class Feed(Generic[Value]):
             try:
                 with self.lock:
                     self._paint(value)
-            except Exception as error:  # shown by whoever owns the widget; what is painted next may work
+            except Exception as error:  # what is painted next may work
                 self.error = error
+                if self._on_error is not None:
+                    self._on_error(error)
             finally:
                 with self._changed:
                     self.painted += 1

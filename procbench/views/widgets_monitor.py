@@ -101,7 +101,7 @@ class MonitorDashboard(Shown):
         self._rows: list[Descendant] = []
         self._count = 0
         self._frozen_s: float | None = None
-        self._feed: Feed[Sample] = Feed(self._paint, interval_s, "dashboard")
+        self._feed: Feed[Sample] = Feed(self._paint, interval_s, "dashboard", self.not_painted)
         self._cpu = new_chart("CPUs: share of time in which each was busy, over time")
         known = {watched.name for watched in monitor.watched}
         self._charts = [(lane, new_chart(f"{lane.words}, over time")) for lane in _LANES if lane.collector in known]

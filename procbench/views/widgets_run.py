@@ -65,7 +65,7 @@ class RunPanel(Shown):
         self._failures = ipywidgets.HTML()
         self._spans: list[tuple[float, float, int, int]] = []
         self._taken = self._listed = 0
-        self._feed: Feed[BackgroundBatch] = Feed(self._paint, INTERVAL_S, "run")
+        self._feed: Feed[BackgroundBatch] = Feed(self._paint, INTERVAL_S, "run", self.not_painted)
         self._progress.value = _progress_html(self._state())
         self._arrange(
             self._form.root,

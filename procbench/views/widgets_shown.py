@@ -93,6 +93,10 @@ class Shown:
         kind = "procbench-error" if error else "procbench-said"
         self._status.value = f'<div role="{"alert" if error else "status"}" class="{kind}">{escape(text)}</div>'
 
+    def not_painted(self, error: Exception) -> None:
+        """Say that what is shown is not the latest, and why."""
+        self.say(f"This could not be brought up to date: {type(error).__name__}: {error}", error=True)
+
     def _button(self, words: str, does: Callable[[], object], *, hint: str = "", style: str = "") -> Any:
         """Return a button; what its handler refuses is said below the widget."""
         import ipywidgets

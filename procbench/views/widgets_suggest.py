@@ -68,7 +68,7 @@ class SuggestionBoard(Shown):
         self._running: dict[int, str] = {}  # proofs asked for, and how each stands
         self._ended = threading.Condition()
         self._proofs = Proofs(self._progressed, self._judged)
-        self._feed: Feed[None] = Feed(lambda _: self._paint(), INTERVAL_S, "suggestions")
+        self._feed: Feed[None] = Feed(lambda _: self._paint(), INTERVAL_S, "suggestions", self.not_painted)
         self._budget = text_field("Seconds for a proof", f"{budget_s:g}", "it ends earlier when the interval decides")
         self._host = tick(
             "allow changes of this machine", value=False, hint="each is undone with its button or the board"
