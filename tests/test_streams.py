@@ -173,7 +173,10 @@ POOL_BUFFER = 512
 
 
 class Reading(RuleBasedStateMachine):
-    """cat gives back what it is fed; the model knows what of that was not read yet."""
+    """cat gives back what it is fed; the model knows what of that was not read yet.
+
+    How much that is hangs on how fast cat is, so no precondition may ask for it: hypothesis wants to draw the same again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,9 +230,10 @@ class Reading(RuleBasedStateMachine):
         self.do(close())
         self.ended = True
 
-    @precondition(lambda self: self.unread or self.ended)
     @rule(n=st.sampled_from([0, 1, 2, 7, 600, 70_000]))
     def read(self, n: int) -> None:
+        if not (self.unread or self.ended):
+            return
         data = self.do(self.stream.read(n))
         assert len(data) <= n
         assert bool(data) == bool(n and self.unread)
@@ -274,16 +278,18 @@ class Reading(RuleBasedStateMachine):
             assert caught.value.partial == self.unread
             self.unread = b""
 
-    @precondition(lambda self: self.ended or b"\n" in self.unread)
     @rule()
     def readline(self) -> None:
+        if not (self.ended or b"\n" in self.unread):
+            return
         data = self.do(self.stream.readline())
         assert data == io.BytesIO(self.unread).readline()
         self.took(data)
 
-    @precondition(lambda self: self.ended or b"\n" in self.unread)
     @rule(most=st.integers(1, 4))
     def lines(self, most: int) -> None:
+        if not (self.ended or b"\n" in self.unread):
+            return
         expected = io.BytesIO(self.unread).readlines()
         if not self.ended:
             expected = [line for line in expected if line.endswith(b"\n")]
@@ -303,9 +309,10 @@ class Reading(RuleBasedStateMachine):
         assert lines == expected
         self.took(b"".join(lines))
 
-    @precondition(lambda self: self.unread or self.ended)
     @rule(n=st.sampled_from([0, 1, 100, 70_000]))
     def read_into(self, n: int) -> None:
+        if not (self.unread or self.ended):
+            return
         room = bytearray(n)
         count = self.do(self.stream.read_into(room))
         assert bool(count) == bool(n and self.unread)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from procbench.analysis.suggestions import HostChange
-from procbench.errors import HostChangeError
+from procbench.errors import CommandTimeoutError, HostChangeError, SpawnError
+from procbench.io.blocking import run
 from procbench.io.signals import ENDING, EndedBySignal
 
 _PATIENCE_S: Final = 30.0
@@ -85,20 +85,13 @@ def _undo(change: HostChange, before: bytes) -> None:
 def _said_by(argv: Sequence[str]) -> bytes:
     """Run a command, out of reach of the terminal's Ctrl-C, and return what it printed."""
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PATIENCE_S,
-            check=False,
-            start_new_session=True,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = run(argv, capture_output=True, timeout=_PATIENCE_S)  # which leaves no child, wherever a signal comes
+    except (SpawnError, CommandTimeoutError) as error:
         raise HostChangeError(f"{' '.join(argv)} could not be run: {error}") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[:200]
+        said = (done.stderr or b"").decode(errors="replace").strip()[:200]
         raise HostChangeError(f"{' '.join(argv)} failed with status {done.returncode}: {said}")
-    return done.stdout
+    return done.stdout or b""
 
 
 class _Signals:
