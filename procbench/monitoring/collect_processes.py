@@ -23,7 +23,7 @@ from procbench.monitoring.collectors import Metric
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_STAT_BYTES: Final = 2048  # some 400 and the name, which the kernel cuts short
+_PIECE_BYTES: Final = 512 - 33  # Python's own allocator serves bytes of up to 512 with their header; 22 words and a name are fewer
 _LEAST_LOST: Final = 50  # of which one part is worth a word
 _FRESH_S: Final = 0.05  # two collectors of one sample share a look
 _WORDS: Final = 22  # up to the memory; a stat's words behind the name, from 0:
@@ -99,6 +99,7 @@ class ProcessTable:
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: Look | None = None
+        self._texts: dict[str, tuple[bytes, ProcessRow]] = {}
 
     def look(self) -> Look:
         """Return what there is now, or was a twentieth of a second ago.
@@ -116,19 +117,25 @@ class ProcessTable:
     def _look(self, now_s: float) -> Look:
         rows: dict[int, ProcessRow] = {}
         vanished = hidden = 0
+        before, texts = self._texts, dict[str, tuple[bytes, ProcessRow]]()
         folder = os.open(self.proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in os.listdir(folder):  # noqa: PTH208 - a path object for each costs more than the look
                 if not name.isdigit():
                     continue
                 try:
-                    rows[int(name)] = parse_row(read_in(folder, f"{name}/stat"))
+                    text = read_in(folder, f"{name}/stat")
+                    then = before.get(name)
+                    # Most processes sleep from one look to the next, and say the same again.
+                    texts[name] = read = then if then is not None and then[0] == text else (text, parse_row(text))
+                    rows[int(name)] = read[1]
                 except (FileNotFoundError, ProcessLookupError, NotADirectoryError, ValueError):
                     vanished += 1
                 except PermissionError:
                     hidden += 1
         finally:
             os.close(folder)
+        self._texts = texts
         return Look(now_s, rows, vanished, hidden)
 
 
@@ -140,7 +147,7 @@ def read_in(folder: int, name: str) -> bytes:
     """
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return os.read(fd, _STAT_BYTES)
+        return os.read(fd, _PIECE_BYTES)
     finally:
         os.close(fd)
 
@@ -347,6 +354,8 @@ def _mean_cpu(before: Look, look: Look) -> float:
     ticks = 0
     for pid, row in look.rows.items():
         then = before.rows.get(pid)
+        if then is row:  # what it says has not changed
+            continue
         if then is not None and then.started_ticks == row.started_ticks:
             ticks += max(0, row.cpu_ticks - then.cpu_ticks)
         else:
