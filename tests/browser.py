@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 from procbench.views.jupyter import lab_command
 from tests.waiting import ROOT, wait_until
@@ -22,6 +25,14 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
 _START_S = 90.0
+
+# What a screen reader would say of each control; nothing is what it must not be.
+NAMES = """() => [...document.querySelectorAll('.procbench button, .procbench input, .procbench select, .procbench progress,'
+  + ' .procbench canvas')].map(e => [e.tagName, (e.getAttribute('aria-label') || [...(e.labels ?? [])].map(l => l.innerText)
+  .join(' ') || (e.tagName == 'BUTTON' ? e.innerText : '')).trim(), e.outerHTML.slice(0, 200)])"""
+
+INK = """c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
+  for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n }"""
 
 
 class Server(NamedTuple):
@@ -57,35 +68,49 @@ def why_not() -> str:
     return ""
 
 
+def require_browser() -> None:
+    """Skip a test where there is no browser, with the reason; fail where ``PROCBENCH_BROWSER`` says that there must be one."""
+    why = why_not()
+    if why and os.environ.get("PROCBENCH_BROWSER"):
+        pytest.fail(f"PROCBENCH_BROWSER is set, and {why}")
+    if why:
+        pytest.skip(why)
+
+
 @contextlib.contextmanager
-def jupyter_lab(folder: Path, home: Path, *, theme: str = "JupyterLab Light") -> Iterator[Server]:
+def jupyter_lab(folder: Path, home: Path, *, python: Path | None = None) -> Iterator[Server]:
     """Run JupyterLab on a folder with nothing of the user's own, and end it with its kernels.
 
     Args:
         folder: What it shows.
         home: An empty folder for its settings, logs and whatever it keeps.
-        theme: How it looks.
+        python: The interpreter of an environment with procbench installed; None for this one, with this checkout.
     """
     home.mkdir(parents=True, exist_ok=True)
     log, runtime = home / "log", home / "runtime"
     names = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
+    mine = (
+        os.environ if python is None else {name: it for name, it in os.environ.items() if not name.startswith("PYTHON")}
+    )
     environment = {
-        **os.environ,
+        **mine,
         **{f"JUPYTER_{name}": str(home / name.partition("_")[0].lower()) for name in names},
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": str(ROOT),
+        **({"PYTHONPATH": str(ROOT)} if python is None else {}),
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
     for place, values in (
         ("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
-        ("apputils-extension/themes", {"theme": theme}),
+        ("apputils-extension/themes", {"theme": "JupyterLab Light"}),
     ):
         path = home / "settings" / "@jupyterlab" / f"{place}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     argv = [*lab_command(folder, no_browser=True), "--ServerApp.port=0", "--LabApp.news_url="]
+    if python is not None:
+        argv[0] = str(python)
     with log.open("wb") as out:
         child = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home)
     try:
@@ -121,9 +146,13 @@ class Seen:
     def __init__(self, page: Any) -> None:
         self.errors: list[str] = []
         self.outside: list[str] = []
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._asked(request.url))
+
+    def _said(self, said: Any) -> None:
+        if said.type == "error":
+            self.errors.append(f"{said.text} ({said.location['url']})")
 
     def _asked(self, url: str) -> None:
         if not re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:|about:", url):
@@ -176,3 +205,50 @@ def run_all(page: Any, timeout_s: float = 60.0) -> None:
     while not all(re.match(r"\[\d+\]:", text) for text in cells.all_inner_texts()):
         assert time.monotonic() < end, f"cells still run: {cells.all_inner_texts()}"
         page.wait_for_timeout(50)
+
+
+def wait_for(page: Any, condition: Any, what: str) -> None:
+    """Wait as the page goes on: playwright's events come only while it is asked for something."""
+    for _ in range(600):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{what} did not come true")
+
+
+def photograph(page: Any, tmp_path: Path, name: str) -> None:
+    """Take a picture; kept where somebody wants to look at it."""
+    page.screenshot(path=tmp_path / f"{name}.png")
+    if kept := os.environ.get("PROCBENCH_SCREENSHOTS"):
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / f"{name}.png", kept)
+
+
+def monitor_is_live(page: Any) -> None:
+    dashboard = page.locator(".procbench-monitor")
+    canvas = dashboard.locator("canvas").first
+    canvas.wait_for()
+    drawn = int(canvas.get_attribute("data-drawn") or 0)
+    wait_for(page, lambda: int(canvas.get_attribute("data-drawn") or 0) > drawn + 2, "the charts move")
+    assert canvas.evaluate(INK) > 1000
+    dashboard.get_by_label("Window").select_option("5 min")
+    dashboard.get_by_label("Note").fill("hello <i>there</i>")
+    dashboard.get_by_role("button", name="Mark").click()
+    dashboard.get_by_role("button", name="Pause").click()
+    dashboard.get_by_text("paused").wait_for()
+    dashboard.get_by_role("button", name="Go on").click()
+    dashboard.get_by_role("button", name="Pause").wait_for()
+
+
+def turn_dark(page: Any) -> None:
+    """Choose the dark theme from the menu, and wait until everything has its colours."""
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.get_by_text("Theme", exact=True).click()
+    page.get_by_text("JupyterLab Dark", exact=True).click()
+    page.locator("body[data-jp-theme-light=false]").wait_for(state="attached")
+    page.wait_for_timeout(700)
+
+
+def cell_problems(page: Any) -> list[str]:
+    """Return what cells say that nobody should have to read: errors, and what went to standard error."""
+    return page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").all_inner_texts()

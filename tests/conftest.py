@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.waiting import ROOT
+
 _PATIENCE_S = 5.0
 _LOST = pytest.StashKey[bool]()
 _KEPT_BY_OTHERS = ("Trio thread ", "tqdm_monitor")
@@ -20,6 +25,7 @@ _KEPT_BY_OTHERS = ("Trio thread ", "tqdm_monitor")
 # What takes long, in the order in which it starts where tests run side by side; each is marked ``slow``.
 SLOW = (
     "test_every_widget_works_in_jupyterlab",
+    "test_the_tour_of_an_installed_procbench",
     "test_every_notebook_says_what_it_said_before",
     "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
     "test_a_million_acquisitions_by_eight_threads",
@@ -148,3 +154,48 @@ def leaves_nothing() -> Iterator[None]:
         assert time.monotonic() < end, "left behind: " + "; ".join(left)
         gc.collect()
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout, built where it changes nothing."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling, which builds the wheel, is not installed beside this Python")
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("procbench", "notebooks", "data/recorded"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    build = f"from hatchling.build import build_wheel; build_wheel({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=folder / "source", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel in an environment of its own, which borrows the libraries, but not this checkout's procbench."""
+    home = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        home / "bin" / "python",
+        "install",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    ]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (site,) = home.glob("lib/python*/site-packages")
+    libraries = Path(importlib.util.find_spec("papermill").origin).parents[1]
+    (site / "libraries.pth").write_text(f"{libraries}\n")
+    for name in ("share", "etc"):  # nbconvert's templates and JupyterLab's pages; what belongs to a Jupyter server
+        (home / name).mkdir(exist_ok=True)
+        (home / name / "jupyter").symlink_to(libraries.parents[2] / name / "jupyter")
+    return home

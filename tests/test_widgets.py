@@ -376,6 +376,12 @@ def test_warm_ups_and_what_is_no_number_are_left_out():
     assert a.values == 6
 
 
+def test_what_differs_in_every_row_tells_no_conditions_apart():
+    frame = pd.DataFrame({"task": ["a", "b", "c"], "program": ["x", "x", "y"], "wall_s": [0.1, 0.2, 0.3]})
+    assert factors_of(frame) == {"program": ["x", "y"]}
+    assert metrics_of(frame) == ["wall_s"]
+
+
 def test_an_explorer_finds_factors_and_metrics_and_shows_what_is_chosen():
     frame = ways()
     assert factors_of(frame) == {"way": ["a", "b"], "size": ["1", "2"]}

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
-from tests.browser import Seen, barriers, chromium, jupyter_lab, open_notebook, run_all, why_not
+from tests.browser import (
+    NAMES,
+    Seen,
+    barriers,
+    cell_problems,
+    chromium,
+    jupyter_lab,
+    monitor_is_live,
+    open_notebook,
+    photograph,
+    require_browser,
+    run_all,
+    turn_dark,
+)
 from tests.waiting import Gate, processes_with, wait_until
 
 CELLS = """
@@ -41,23 +52,11 @@ board
 RunSettings(workers=3)
 """
 
-# What a screen reader would say of each control; nothing is what it must not be.
-NAMES = """() => [...document.querySelectorAll('.procbench button, .procbench input, .procbench select, .procbench progress,'
-  + ' .procbench canvas')].map(e => [e.tagName, (e.getAttribute('aria-label') || [...(e.labels ?? [])].map(l => l.innerText)
-  .join(' ') || (e.tagName == 'BUTTON' ? e.innerText : '')).trim(), e.outerHTML.slice(0, 200)])"""
-
-INK = """c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
-  for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n }"""
-
 
 @pytest.fixture(autouse=True)
 def has_a_browser():
-    """Continuous integration brings a browser and says so; elsewhere what is missing is a reason to skip."""
-    why = why_not()
-    if why and os.environ.get("PROCBENCH_BROWSER"):
-        pytest.fail(f"PROCBENCH_BROWSER is set, and {why}")
-    if why:
-        pytest.skip(why)
+    """Continuous integration brings one and says so."""
+    require_browser()
 
 
 def write_notebook(folder: Path, **values: object) -> None:
@@ -67,30 +66,6 @@ def write_notebook(folder: Path, **values: object) -> None:
     cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in code.split("# %%")]
     spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), folder / "widgets.ipynb")
-
-
-def photograph(page: Any, tmp_path: Path, name: str) -> None:
-    """Take a picture; kept where somebody wants to look at it."""
-    page.screenshot(path=tmp_path / f"{name}.png")
-    if kept := os.environ.get("PROCBENCH_SCREENSHOTS"):
-        Path(kept).mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / f"{name}.png", kept)
-
-
-def monitor_is_live(page: Any) -> None:
-    dashboard = page.locator(".procbench-monitor")
-    canvas = dashboard.locator("canvas").first
-    canvas.wait_for()
-    drawn = int(canvas.get_attribute("data-drawn") or 0)
-    wait_for(page, lambda: int(canvas.get_attribute("data-drawn") or 0) > drawn + 2, "the charts move")
-    assert canvas.evaluate(INK) > 1000
-    dashboard.get_by_label("Window").select_option("5 min")
-    dashboard.get_by_label("Note").fill("hello <i>there</i>")
-    dashboard.get_by_role("button", name="Mark").click()
-    dashboard.get_by_role("button", name="Pause").click()
-    dashboard.get_by_text("paused").wait_for()
-    dashboard.get_by_role("button", name="Go on").click()
-    dashboard.get_by_role("button", name="Pause").wait_for()
 
 
 def panel_starts_and_cancels(page: Any, gate: Gate) -> None:
@@ -140,15 +115,6 @@ def board_proves_applies_and_undoes(page: Any) -> None:
     board.get_by_label("allow changes of this machine").check()
 
 
-def wait_for(page: Any, condition: Any, what: str) -> None:
-    """Wait as the page goes on: playwright's events come only while it is asked for something."""
-    for _ in range(600):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"{what} did not come true")
-
-
 def test_every_widget_works_in_jupyterlab(tmp_path: Path):
     """Clicked through: prove, apply, undo; start, cancel; and nobody has an error to tell, in light and in dark."""
     folder, gate = tmp_path / "notebooks", Gate(tmp_path)
@@ -166,11 +132,7 @@ def test_every_widget_works_in_jupyterlab(tmp_path: Path):
             board_proves_applies_and_undoes(page)
             photograph(page, tmp_path, "light")
             assert barriers(page, ".procbench") == []
-            page.get_by_role("menuitem", name="Settings", exact=True).click()
-            page.get_by_text("Theme", exact=True).click()
-            page.get_by_text("JupyterLab Dark", exact=True).click()
-            page.locator("body[data-jp-theme-light=false]").wait_for(state="attached")
-            page.wait_for_timeout(700)
+            turn_dark(page)
             photograph(page, tmp_path, "dark")
             assert barriers(page, ".procbench") == []
             names = page.evaluate(NAMES)
@@ -179,7 +141,7 @@ def test_every_widget_works_in_jupyterlab(tmp_path: Path):
             assert [html for _, name, html in names if not name] == []
             assert twins.count() == 4
             assert not any(twin.is_visible() for twin in twins.all())
-            assert page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").count() == 0
+            assert cell_problems(page) == []
             assert (seen.errors, seen.outside, server.problems()) == ([], [], [])
     finally:
         gate.open()

@@ -1,11 +1,8 @@
 """`procbench init`: from a checkout and from a wheel; and what a wheel brings along."""
 
-import importlib.util
 import os
-import shutil
 import stat
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,50 +17,6 @@ from procbench.views.workspace import TOUR, make_workspace
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this checkout, built where it changes nothing."""
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling, which builds the wheel, is not installed beside this Python")
-    folder = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    for name in ("procbench", "notebooks", "data/recorded"):
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / "source")
-    build = f"from hatchling.build import build_wheel; build_wheel({str(folder)!r})"
-    done = subprocess.run([sys.executable, "-c", build], cwd=folder / "source", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel in an environment of its own, which borrows the libraries, but not this checkout's procbench."""
-    home = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        home / "bin" / "python",
-        "install",
-        "--no-deps",
-        "--no-index",
-        wheel,
-    ]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (site,) = home.glob("lib/python*/site-packages")
-    libraries = Path(importlib.util.find_spec("papermill").origin).parents[1]
-    (site / "libraries.pth").write_text(f"{libraries}\n")
-    (home / "share").mkdir(exist_ok=True)
-    (home / "share" / "jupyter").symlink_to(libraries.parents[2] / "share" / "jupyter")  # nbconvert's templates
-    return home
 
 
 def test_a_wheel_brings_every_notebook_and_template_and_no_leftover(wheel: Path):

@@ -63,12 +63,13 @@ class Level(NamedTuple):
 
 
 def factors_of(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns that tell conditions apart, each with its levels as words."""
+    """Return the columns that tell conditions apart, each with its levels as words: few, and not another one in every row."""
     found = {}
     for name in map(str, frame.columns):
         column = frame[name]
-        few = column.nunique() <= _MOST_LEVELS
-        if name not in _NO_FACTORS and few and column.nunique() > 0 and not _is_measured(column):
+        levels = int(column.nunique())
+        tells = 0 < levels <= _MOST_LEVELS and (levels == 1 or levels < len(column))
+        if name not in _NO_FACTORS and tells and not _is_measured(column):
             found[name] = [str(level) for level in column.dropna().drop_duplicates()]
     return found
 
@@ -85,7 +86,7 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
 def _is_measured(column: pd.Series[Any]) -> bool:
     import pandas as pd
 
-    return bool(pd.api.types.is_float_dtype(column)) and column.nunique() > 12
+    return bool(pd.api.types.is_float_dtype(column)) and column.nunique() > min(12, len(column) / 2)
 
 
 def compare(frame: pd.DataFrame, chosen: Choice) -> list[Level]:
@@ -264,6 +265,7 @@ class ExperimentExplorer(Shown):
 
     def twin_html(self) -> str:
         """Return what is compared, as a picture and a table."""
+        self._feed.settle()  # an exported page has what is shown first, also from a notebook's last cell
         return self._picture() + self._table_html()
 
     def twin_text(self) -> str:

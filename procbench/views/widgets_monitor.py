@@ -48,9 +48,9 @@ class _Lane(NamedTuple):
 _LANES: Final = (
     _Lane("Memory", "memory", {"available": "available", "swap in use": "swap_used"}, "bytes"),
     _Lane(
-        "Pressure: share of time in which something waited",
+        "Pressure: share of time in which something waited for",
         "pressure",
-        {"for a CPU": "cpu_some", "for memory": "memory_some", "for a disk": "io_some"},
+        {"a CPU": "cpu_some", "memory": "memory_some", "a disk": "io_some"},
         "share",
     ),
     _Lane("Disks", "disk", {"read": "read", "written": "written"}, "bytes/s"),

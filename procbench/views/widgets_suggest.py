@@ -303,7 +303,7 @@ class _Card:
         gain = "" if one.effect is None else f": {one.effect} in {one.gain}"
         said = [
             f"<b>{self.number + 1}. {escape(one_line(str(one.change), longest=300))}</b>{' · <b>applied</b>' * applied}",
-            escape(one_line(f"{one.description} {one.why}", longest=700)),
+            escape(one_line(f"{one.description.rstrip('.')}. {one.why}", longest=700)),
             f"{mark} <b>{escape(one.status)}</b>{escape(gain)} · priority {one.priority} · cost {one.cost.replace('_', ' ')}",
         ]
         if one.note:
