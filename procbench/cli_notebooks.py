@@ -11,11 +11,10 @@ import typer
 
 from procbench.cli_options import Data
 from procbench.cli_status import say
-from procbench.views.terminal import one_line
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder, or one without the three.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder; what is made there must not exist yet.")],
 ) -> int:
     """Put the notebooks, and folders for data and reports, where you can change them. Nothing is overwritten."""
     from procbench.views.workspace import make_workspace
@@ -69,6 +68,7 @@ def report(
     from procbench.io.signals import ending_by_exception
     from procbench.lab.host import read_host
     from procbench.lab.noise import noise_warnings
+    from procbench.views.compared import compare_reports
     from procbench.views.parameters import asked_parameters, chosen_notebooks, read_declared
     from procbench.views.progress import progress_bar
     from procbench.views.report import build_report
@@ -78,7 +78,9 @@ def report(
     check_seconds(timeout)
     check_folder("--out", out)
     if compare is not None:
-        return _compare(*compare, out)
+        for line in compare_reports(*compare, out_root=out):
+            sys.stdout.write(f"{line}\n")
+        return 0
     chosen = chosen_notebooks(only or (), notebooks)
     parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)
     facts = read_host()
@@ -102,22 +104,3 @@ def report(
     if not built.is_latest:
         say("no notebook came to its end: latest still leads to the report before this one")
     return built.exit_status
-
-
-def _compare(first: Path, second: Path, out: Path) -> int:
-    """Say how two reports differ, line by line, and write it as a page."""
-    from procbench.views.compared import differences, two_reports
-    from procbench.views.folders import write_text
-    from procbench.views.pages import compared_page
-
-    before, now = two_reports(first, second, out_root=out)
-    found = differences(before, now)
-    for one in found:
-        sys.stdout.write(
-            one_line(f"{one.title}: {one.before} -> {one.now}; {one.words or one.verdict}", longest=300) + "\n"
-        )
-    page = out / f"compared-{before.folder.name}-{now.folder.name}.html"
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(page, compared_page(before, now, found))
-    sys.stdout.write(f"{page.resolve()}\n")
-    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,16 @@ def test_a_batch_that_fails_later_does_not_take_an_earlier_proof_with_it(tmp_pat
     assert found[2].suggestion.note == ""
     with pytest.raises(WorkloadError):
         advice.prove_first([more(4)], batch, RunSettings(workers=1), budget_s=60)
+
+
+def test_who_looks_at_a_batch_looks_at_the_machine_too(tmp_path: Path):
+    """Bytes that reach a disk, pressure and processes are known without anybody having asked for a monitor."""
+    argv = ["dd", "if=/dev/zero", f"of={tmp_path}/written", "bs=1M", "count=8", "conv=fsync", "status=none"]
+    seen = advice.watched_run(TaskBatch.of([argv]), RunSettings(workers=1)).observed
+    assert seen.processes >= 1
+    assert seen.zombie_share >= 0
+    if Path("/proc/pressure/io").exists():
+        assert 0 <= seen.io_pressure <= 1
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True).stdout.strip()
+    if kind not in {"tmpfs", "overlayfs"}:
+        assert seen.storage_bytes_per_s * seen.makespan_s > 4 << 20

@@ -11,10 +11,11 @@ import pytest
 from procbench.errors import InvalidInputError
 from procbench.experiments import your_commands
 from procbench.experiments.your_commands_batch import matching_files, own_commands
-from procbench.experiments.your_commands_outcome import TOGETHER, YourCommandsResult
+from procbench.experiments.your_commands_outcome import YourCommandsResult
+from procbench.lab.advice import TOGETHER
 from procbench.lab.store import Store
 from procbench.scheduling.settings import RunSettings
-from procbench.views import plots_your_commands, tables_your_commands
+from procbench.views import plots_suggestions, plots_your_commands, tables_your_commands
 from procbench.views.headline import Headline, show_figure
 from procbench.views.parameters import check_paths
 
@@ -108,7 +109,7 @@ def test_many_programs_are_put_together(result: YourCommandsResult):
 
 
 def test_figures_and_tables_show_what_was_found(result: YourCommandsResult):
-    effects = plots_your_commands.effects(result.effects())
+    effects = plots_suggestions.effects(result.effects())
     assert [label.get_text() for label in effects.get_yticklabels()] == list(result.effects()["change"])
     programs = plots_your_commands.programs(result.programs())
     assert [label.get_text() for label in programs.get_yticklabels()] == ["sleep"]
@@ -122,7 +123,7 @@ def test_figures_and_tables_show_what_was_found(result: YourCommandsResult):
     assert nothing.how_to_keep() == "Keep the settings as they are."
     assert list(tables_your_commands.kept(nothing.kept())["keep"]) == ["as they are"]
     assert list(tables_your_commands.tried(()).index) == ["nothing was suggested"]
-    assert show_figure(plots_your_commands.effects(nothing.effects()).figure, "words").png
+    assert show_figure(plots_suggestions.effects(nothing.effects()).figure, "words").png
 
 
 def test_commands_that_fail_prove_nothing_and_are_named(tmp_path: Path):

@@ -179,6 +179,7 @@ def test_a_flipped_bit_anywhere_in_a_file_is_named_and_passed_over(tmp_path: Pat
 
 
 _RECORDING = """
+import os
 import sys
 from pathlib import Path
 import pandas as pd
@@ -187,35 +188,43 @@ from procbench.lab.store import Store
 
 store, host = Store(Path(sys.argv[1])), read_host(sample_s=0)
 frame = pd.DataFrame({"condition": ["a"] * 6, "value": [1.0] * 6, "unit": ["s"] * 6})
+really = os.open
+
+def open_and_wait(path, flags, *given, **named):
+    fd = really(path, flags, *given, **named)
+    if flags & os.O_CREAT:  # a file begins: nothing is in it yet
+        print("begun", flush=True)
+        sys.stdin.readline()
+    return fd
+
+os.open = open_and_wait
 for _ in range(int(sys.argv[2])):
     store.record(frame, experiment="beside", host=host)
 """
 
 
 def test_the_history_is_read_while_others_record(tmp_path: Path):
-    """R05: three processes record twenty runs each; whoever reads meanwhile finds whole runs only, never fewer than before."""
-    argv = [sys.executable, "-c", _RECORDING, str(tmp_path / "data"), "20"]
-    recording = [subprocess.Popen(argv, cwd=HERE) for _ in range(3)]
-    counts = []
+    """R05: whoever reads while three processes have a file begun each finds whole runs only, and all that were ended."""
+    data, runs = tmp_path / "data", 4
+    argv = [sys.executable, "-c", _RECORDING, str(data), str(runs)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    recording = [subprocess.Popen(argv, cwd=HERE, **pipes) for _ in range(3)]
     try:
-        while True:
-            ended = all(
-                one.poll() is not None for one in recording
-            )  # asked before reading, so that the last one sees all
-            done = procbench("history", "--data", "data", "--json", cwd=tmp_path)
-            assert (done.returncode, done.stderr) == (0, "")
-            told = json.loads(done.stdout)
-            assert told["passed_over"] == []
-            counts.append(sum(len(line["runs"]) for line in told["lines"]))
-            if ended:
-                break
+        for written in range(runs):
+            assert [one.stdout.readline() for one in recording] == ["begun\n"] * 3
+            lines, loaded = load_history(data)
+            assert (loaded.quarantined, sum(len(line.points) for line in lines)) == ((), 3 * written)
+            for one in recording:
+                one.stdin.write("\n")
+                one.stdin.flush()
+        assert [one.wait(60) for one in recording] == [0, 0, 0]
     finally:
         for one in recording:
             one.kill()
-            one.wait()
-    assert [one.returncode for one in recording] == [0, 0, 0]
-    assert counts == sorted(counts)
-    assert counts[-1] == 60
+            one.communicate()
+    done = procbench("history", "--data", "data", "--json", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["passed_over"], sum(len(line["runs"]) for line in told["lines"])) == (0, [], 3 * runs)
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="root may write everywhere, and setpriv takes that from it")

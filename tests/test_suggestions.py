@@ -301,6 +301,28 @@ def test_a_monitors_frame_gives_pressure_throttling_and_network():
         Observed.of([result(0, 1)], RunSettings(), monitor_frame=frame.drop(columns="time_s"))
 
 
+def test_a_disk_that_others_keep_busy_is_no_fault_of_the_batch():
+    """The same pressure suggests fewer workers where the batch moves bytes, and nothing where it does not."""
+    words = {
+        "tasks": 100,
+        "workers": 4,
+        "cpus": 4,
+        "cpus_allowed": 4,
+        "io_pressure": 0.5,
+        "cpu_share": 0.3,
+        "unknown": {},
+    }
+    found = {
+        size: [one.rule for one in analyze(Observed(**words, storage_bytes_per_s=size), RunSettings(workers=4))]
+        for size in (1e3, 1e8, math.nan)
+    }
+    assert {size: "disks_are_waited_for" in rules for size, rules in found.items()} == {
+        1e3: False,
+        1e8: True,
+        math.nan: True,
+    }
+
+
 def test_a_real_monitors_frame_has_the_names_that_are_looked_for():
     """What this machine tells is found under the collectors' own names, that of the pools among them."""
     pools = MemoryPoolManager()

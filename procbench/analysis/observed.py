@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from procbench.analysis.observed_machine import OF_MONITOR, seen_by_monitor
 from procbench.cpu.placement import cpu_numbers
 from procbench.cpu.topology import CpuTopology, allowed_cpus, read_topology, usable_workers
 from procbench.errors import InvalidInputError
@@ -72,6 +73,7 @@ class Observed:
         cpu_pressure: Share of the time in which somebody waited for a CPU.
         memory_pressure: Share of the time in which somebody waited for memory.
         io_pressure: Share of the time in which somebody waited for a disk.
+        storage_bytes_per_s: What commands read from and wrote to storage, a second; the page cache's part is not in it.
         swap_bytes: By how much swap in use grew.
         network_bytes_per_s: Bytes from and to other machines, a second.
         processes: Most processes on the machine, zombies included.
@@ -117,6 +119,7 @@ class Observed:
     cpu_pressure: float = math.nan
     memory_pressure: float = math.nan
     io_pressure: float = math.nan
+    storage_bytes_per_s: float = math.nan
     swap_bytes: float = math.nan
     network_bytes_per_s: float = math.nan
     processes: float = math.nan
@@ -178,10 +181,10 @@ class Observed:
         numbers |= _endings(every)
         need = workers * (_FDS_OF_A_WORKER + (_FDS_OF_A_CAPTURE if settings.capture else 0))
         numbers["fd_share"] = need / soft_limit()
-        numbers |= _monitored(monitor_frame)
+        numbers |= seen_by_monitor(monitor_frame)
         topology = read_topology() if topology is None else topology
         numbers["cache_bytes"] = float(topology.last_level_cache_bytes or math.nan)
-        for name in _OF_MONITOR:
+        for name in OF_MONITOR:
             if math.isnan(numbers.get(name, math.nan)):
                 unknown[name] = (
                     "no monitor's frame was given" if monitor_frame is None else "the monitor had no such metric"
@@ -334,62 +337,15 @@ def _endings(every: list[TaskResult]) -> dict[str, float]:
     }
 
 
-def _monitored(frame: pd.DataFrame | None) -> dict[str, float]:
-    """Return what a monitor saw of the machine; means where it is a rate, extremes where it is a state."""
-    if frame is None:
-        return {}
-    missing = [name for name in ("collector", "metric", "value", "time_s") if name not in frame.columns]
-    if missing:
-        raise InvalidInputError(
-            f"a monitor's frame has the columns collector, metric, value and time_s; it lacks {missing}"
-        )
-
-    def values(collector: str, metric: str) -> list[float]:
-        rows = frame[(frame["collector"] == collector) & (frame["metric"] == metric)].sort_values("time_s")
-        return [float(value) for value in rows["value"] if math.isfinite(value)]
-
-    def mean(collector: str, metric: str) -> float:
-        found = values(collector, metric)
-        return st.fmean(found) if found else math.nan
-
-    swap = values("memory", "swap_used")
-    periods, throttled = mean("throttling", "periods"), mean("throttling", "throttled")
-    processes = max(values("processes", "count"), default=math.nan)
-    hits, misses = _requests(frame)
-    return {
-        "throttled_share": min(1.0, throttled / periods) if periods > 0 else math.nan,
-        "cpu_pressure": mean("pressure", "cpu_some"),
-        "memory_pressure": mean("pressure", "memory_some"),
-        "io_pressure": mean("pressure", "io_some"),
-        "swap_bytes": max(0.0, swap[-1] - swap[0]) if swap else math.nan,
-        "network_bytes_per_s": mean("network", "received") + mean("network", "sent"),
-        "processes": processes,
-        "zombie_share": max(values("processes", "zombie"), default=math.nan) / processes,
-        "pool_misses_share": misses / (hits + misses) if hits + misses > 0 else math.nan,
-    }
-
-
-def _requests(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return how many requests a second found a pooled buffer, and how many none, of all pools together."""
-    words = frame["metric"].str.partition("[")[0]
-    each = frame["value"].groupby([frame["collector"], frame["metric"], words]).mean()
-    means = {str(word): float(total) for word, total in each.groupby(level=2).sum().items()}
-    return means.get("hits", 0.0) + means.get("allocations", 0.0), means.get("misses", 0.0) + means.get("failures", 0.0)
-
-
 def _cpu_s(one: TaskResult) -> float:
     return one.cpu_s if math.isfinite(one.cpu_s) else 0.0
 
 
-_OF_MONITOR: Final = (
-    *("throttled_share", "cpu_pressure", "memory_pressure", "io_pressure", "swap_bytes"),
-    *("network_bytes_per_s", "processes", "zombie_share", "pool_misses_share"),
-)
 _OF_RESULTS: Final = tuple(
     field.name
     for field in fields(Observed)
     if field.type == "float"
-    and field.name not in {*_OF_MONITOR, "failed_share", "spent_share", "survivors_share", "fd_share", "cache_bytes"}
+    and field.name not in {*OF_MONITOR, "failed_share", "spent_share", "survivors_share", "fd_share", "cache_bytes"}
 )
 
 

@@ -115,6 +115,8 @@ def disks_are_waited_for(o: Observed, s: RunSettings, c: AnalysisConfig) -> Opti
     """Commands that wait for a disk on which they get in each other's way."""
     if not o.io_pressure >= c.of("disk_io", "pressure") or not o.cpu_share < c.of("cpu", "bound"):
         return None
+    if o.storage_bytes_per_s < c.of("disk_io", "storage"):
+        return None  # it is others who use the disk
     if s.io_class == "idle":
         return settings_change(
             s,
@@ -127,11 +129,12 @@ def disks_are_waited_for(o: Observed, s: RunSettings, c: AnalysisConfig) -> Opti
         )
     if o.workers < 2:
         return None
+    moved = "" if math.isnan(o.storage_bytes_per_s) else f" that moved {o.storage_bytes_per_s / 1e6:,.0f} MB/s"
     return settings_change(
         s,
         {"workers": max(1, o.workers // 2)},
         category="disk_io",
-        description=f"somebody waited for a disk {o.io_pressure:.0%} of the time, with {o.workers} commands at a time",
+        description=f"somebody waited for a disk {o.io_pressure:.0%} of the time, with {o.workers} commands at a time{moved}",
         why="Many readers and writers make a disk seek, and what it holds back stops them all.",
         at_most=without(o.io_pressure / 2),
     )

@@ -60,6 +60,7 @@ THRESHOLDS: Final[Mapping[Category, Mapping[str, Threshold]]] = MappingProxyType
         },
         "disk_io": {
             "pressure": Threshold(0.1, 0, 1, "share of the time in which somebody waited for a disk"),
+            "storage": Threshold(1e6, 0, 1e12, "bytes that commands read from and write to storage, a second"),
             "heavy_bytes": Threshold(1 << 20, 1, 1 << 40, "bytes through pipes a command"),
         },
         "network_io": {"traffic": Threshold(100_000, 0, 1e12, "bytes from and to other machines, a second")},

@@ -13,12 +13,12 @@ import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from procbench.analysis.suggestions import OptimizationSuggestion, SettingsChange
+from procbench.analysis.suggestions import OptimizationSuggestion
 from procbench.errors import InvalidInputError, UnsupportedError
-from procbench.experiments.suggestions_outcome import TOGETHER, SuggestionsResult
-from procbench.lab.advice import advise, prove_first
+from procbench.experiments.suggestions_outcome import SuggestionsResult
+from procbench.lab.advice import advise, all_together, prove_first
 from procbench.lab.batches import TaskBatch
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
@@ -126,26 +126,11 @@ def _all_together(
     those = [one for one in proofs if one.suggestion.status == "proved"]
     if len(those) == 1:
         return those[0], ()
-    proved = [one.suggestion for one in those]
-    settings, notes = BAD, list[str]()
-    for one in proved:
-        try:
-            settings = one.apply(settings)
-        except InvalidInputError as error:
-            notes.append(f"{one.change}: not applied beside the others: {error}")
-    if settings == BAD:
+    suggestion, notes = all_together([one.suggestion for one in those], BAD)
+    if suggestion is None:
         return None, (
+            *notes,
             "nothing was proved within the budget, so that there is nothing to apply; a longer one may prove more",
         )
-    before, after = BAD.to_dict(), settings.to_dict()
-    changes: dict[str, Any] = {name: value for name, value in after.items() if value != before[name]}
-    suggestion = OptimizationSuggestion(
-        rule=TOGETHER,
-        category=proved[0].category,
-        priority=proved[0].priority,
-        description="each of these changes was proved by itself",
-        why="whether their gains add up is another question",
-        change=SettingsChange(changes, {name: before[name] for name in changes}),
-    )
     proof = proof_of(suggestion, batch, BAD, budget_s=budget_s, data_dir=data_dir, seed=seed, on_progress=on_progress)
-    return proof, tuple(notes)
+    return proof, notes

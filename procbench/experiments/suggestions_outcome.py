@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from procbench.analysis.observed import Observed
 from procbench.analysis.statistics import Effect
@@ -19,9 +19,6 @@ from procbench.scheduling.settings import RunSettings
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TOGETHER: Final = "together"
-"""The rule that stands for all proved changes at once."""
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,22 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from procbench.analysis.observed import Observed
 from procbench.analysis.rules import analyze
 from procbench.analysis.suggestions import OptimizationSuggestion, SettingsChange
 from procbench.errors import InvalidInputError, WorkloadError
 from procbench.experiments.your_commands_batch import OwnCommands, own_commands
-from procbench.experiments.your_commands_outcome import TOGETHER, FirstRun, YourCommandsResult
+from procbench.experiments.your_commands_outcome import YourCommandsResult
+from procbench.lab.advice import WatchedRun, all_together, watched_run
 from procbench.lab.host import read_host
 from procbench.lab.noise import noise_warnings
 from procbench.lab.proof import proof_of
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.stealing import WorkStealingScheduler
+from procbench.scheduling.shown import without_secrets
 
 _FULL_TIMES: Final = 8
 _MOST_TRIED: Final = 5
@@ -97,9 +97,11 @@ def run(
         parameters={
             "workload": str(workload or ""),
             "files": files,
+            "command": " ".join(without_secrets(command.split())),
             "settings": " ".join(words),
             "tasks": tasks,
-            "budget_s": planned_s,
+            "budget_s": budget_s,
+            "full": full,
             "seed": seed,
         },
     )
@@ -136,18 +138,11 @@ class _Search:
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
 
-    def run_batch(self) -> FirstRun:
+    def run_batch(self) -> WatchedRun:
         """Run the batch once with the settings that are kept so far."""
-        quiet = self.settings if self.settings.capture else self.settings.changed(discard=True)
-        with WorkStealingScheduler(quiet) as scheduler:
-            begun = time.perf_counter()
-            results = tuple(scheduler.map(self.own.batch.tasks_for(quiet.args_per_task)))
-            seconds = time.perf_counter() - begun
-            statistics = scheduler.statistics()
-        seen = Observed.of(results, self.settings, statistics=statistics, arguments=self.own.batch.arguments)
-        return FirstRun(results, seconds, seen)
+        return watched_run(self.own.batch, self.settings)
 
-    def find(self, seen: FirstRun) -> None:
+    def find(self, seen: WatchedRun) -> None:
         """Prove one suggestion after the other, each on top of what was proved before it."""
         before, failed = self.settings, [one for one in seen.results if one.outcome != "succeeded"]
         if failed:
@@ -167,7 +162,7 @@ class _Search:
         elif len(proved) > 1:
             self._prove_together(before, proved)
 
-    def _untried(self, seen: FirstRun, *, with_host_changes: bool = False) -> list[OptimizationSuggestion]:
+    def _untried(self, seen: WatchedRun, *, with_host_changes: bool = False) -> list[OptimizationSuggestion]:
         tried = {one.rule for one in self.suggestions}
         found = [one for one in analyze(seen.observed, self.settings) if one.rule not in tried]
         return [one for one in found if with_host_changes or isinstance(one.change, SettingsChange)]
@@ -190,14 +185,12 @@ class _Search:
 
     def _prove_together(self, before: RunSettings, proved: Sequence[OptimizationSuggestion]) -> None:
         """Measure all that was proved at once against how it was, if there is time."""
-        old, new = before.to_dict(), self.settings.to_dict()
-        differ = [name for name in new if new[name] != old[name]]
+        whole, notes = all_together(proved, before)
+        self.notes += notes
         left_s = self.ends_s - time.monotonic()
-        if not differ or left_s <= 0:
+        if whole is None or left_s <= 0:
             self.notes.append("there was no time left to measure all changes together: raise budget_s")
             return
-        change = SettingsChange({name: new[name] for name in differ}, {name: old[name] for name in differ})
-        whole = replace(proved[0], rule=TOGETHER, description="all that was proved", change=change, note="")
         try:
             self.suggestions.append(self._judged(whole, before, left_s))
         except WorkloadError as error:

@@ -9,41 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.observed import Observed
 from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import OptimizationSuggestion, SettingsChange
 from procbench.errors import InvalidInputError
 from procbench.experiments.columns import rows
 from procbench.experiments.outcome import Outcome
 from procbench.experiments.words import details_text
+from procbench.lab.advice import TOGETHER, WatchedRun
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.task import TaskResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TOGETHER: Final = "all together"
-"""Rule of the suggestion that stands for all that was proved."""
-
 _MOST_PROGRAMS = 8
 _OTHERS = "others"
-
-
-@dataclass(frozen=True, slots=True)
-class FirstRun:
-    """One run of the batch.
-
-    Attributes:
-        results: One for each command.
-        seconds: From handing in the first to the end of the last.
-        observed: What the rules look at.
-    """
-
-    results: tuple[TaskResult, ...]
-    seconds: float
-    observed: Observed
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,7 @@ class YourCommandsResult(Outcome):
     workload: str
     before: RunSettings
     after: RunSettings
-    first: FirstRun
+    first: WatchedRun
     suggestions: tuple[OptimizationSuggestion, ...]
 
     @cached_property

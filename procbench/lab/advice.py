@@ -14,17 +14,38 @@ from typing import Final
 
 from procbench.analysis.observed import Observed
 from procbench.analysis.rules import analyze
-from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion
+from procbench.analysis.suggestions import AnalysisConfig, HostChange, OptimizationSuggestion, SettingsChange
 from procbench.errors import HostChangeError, InvalidInputError, WorkloadError
 from procbench.lab.batches import TaskBatch
 from procbench.lab.proof import Proof, proof_of
 from procbench.lab.proof_runs import check_succeeded
 from procbench.lab.results import Progress
+from procbench.monitoring.defaults import default_collectors
+from procbench.monitoring.monitor import PerformanceMonitor
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.stealing import WorkStealingScheduler
+from procbench.scheduling.task import TaskResult
 
 LOOKED_AT: Final = 2
 """Runs of a batch before it is judged: the first brings its programs and files into the page cache."""
+
+TOGETHER: Final = "all together"
+"""The rule of the suggestion that stands for all proved changes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedRun:
+    """One run of a batch.
+
+    Attributes:
+        results: One for each command.
+        seconds: From handing in the first to the end of the last.
+        observed: What the rules look at.
+    """
+
+    results: tuple[TaskResult, ...]
+    seconds: float
+    observed: Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +63,37 @@ class Advice:
     took_s: float
 
 
+def watched_run(batch: TaskBatch, settings: RunSettings) -> WatchedRun:
+    """Run a batch once and put it into numbers. Output that is not captured goes to ``/dev/null``.
+
+    The machine is looked at before and after, which tells all rates and holds nothing up.
+    """
+    quiet = settings if settings.capture else settings.changed(discard=True)
+    monitor = PerformanceMonitor(collectors=default_collectors())
+    monitor.sample()
+    with WorkStealingScheduler(quiet) as scheduler:
+        begun = time.perf_counter()
+        results = tuple(scheduler.map(batch.tasks_for(quiet.args_per_task)))
+        seconds = time.perf_counter() - begun
+        monitor.sample()
+        statistics = scheduler.statistics()
+    monitor.stop()
+    observed = Observed.of(
+        results, settings, statistics=statistics, monitor_frame=monitor.frame(), arguments=batch.arguments
+    )
+    return WatchedRun(results, seconds, observed)
+
+
 def advise(batch: TaskBatch, settings: RunSettings, config: AnalysisConfig | None = None) -> Advice:
-    """Run a batch twice, and return what its second run suggests. Output that is not captured goes to ``/dev/null``.
+    """Run a batch twice as :func:`watched_run` does, and return what its second run suggests.
 
     Raises:
         WorkloadError: Commands do not succeed.
     """
-    quiet = settings if settings.capture else settings.changed(discard=True)
     for _ in range(LOOKED_AT):
-        started = time.perf_counter()
-        with WorkStealingScheduler(quiet) as scheduler:
-            results = list(scheduler.map(batch.tasks_for(quiet.args_per_task)))
-            statistics = scheduler.statistics()
-        took_s = time.perf_counter() - started
-        check_succeeded(results)
-    observed = Observed.of(results, settings, statistics=statistics, arguments=batch.arguments)
-    return Advice(observed, tuple(analyze(observed, settings, config)), took_s)
+        run = watched_run(batch, settings)
+        check_succeeded(run.results)
+    return Advice(run.observed, tuple(analyze(run.observed, settings, config)), run.seconds)
 
 
 def prove_first(
@@ -145,3 +181,37 @@ def _told(
     tell: Callable[[OptimizationSuggestion, Progress], object], one: OptimizationSuggestion
 ) -> Callable[[Progress], object]:
     return lambda progress: tell(one, progress)
+
+
+def all_together(
+    proved: Sequence[OptimizationSuggestion], settings: RunSettings
+) -> tuple[OptimizationSuggestion | None, tuple[str, ...]]:
+    """Return one suggestion of all proved changes at once, and why some of them are not in it.
+
+    Args:
+        proved: What was proved, in the order in which it is applied.
+        settings: What the commands are run with now.
+
+    Returns:
+        The suggestion, whose rule is :data:`TOGETHER`, or None where nothing would change; and a note for each change that
+        could not be applied beside those before it.
+    """
+    whole, notes = settings, list[str]()
+    for one in proved:
+        try:
+            whole = one.apply(whole)
+        except InvalidInputError as error:
+            notes.append(f"{one.change}: not applied beside the others: {error}")
+    old, new = settings.to_dict(), whole.to_dict()
+    differ = [name for name in new if new[name] != old[name]]
+    if not differ:
+        return None, tuple(notes)
+    suggestion = OptimizationSuggestion(
+        rule=TOGETHER,
+        category=proved[0].category,
+        priority=proved[0].priority,
+        description="each of these changes was proved by itself",
+        why="whether their gains add up is another question",
+        change=SettingsChange({name: new[name] for name in differ}, {name: old[name] for name in differ}),
+    )
+    return suggestion, tuple(notes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from procbench.errors import InvalidInputError
-from procbench.views.pages import STATUS_WORDS
+from procbench.views.folders import write_text
+from procbench.views.pages import STATUS_WORDS, compared_page
 from procbench.views.report_data import Found, ReportData, by_word, read_report
+from procbench.views.terminal import one_line
 
 Verdict = Literal["more", "less", "the same", "not comparable"]
 
@@ -31,6 +33,28 @@ class Difference:
     now: str
     verdict: Verdict
     words: str
+
+
+def compare_reports(first: Path, second: Path, *, out_root: Path) -> Iterator[str]:
+    """Yield a line for each notebook of two reports, and last the name of the page that was written.
+
+    Args:
+        first: A report's folder, or the name of one in ``out_root``.
+        second: The other.
+        out_root: Folder of the reports, where the page is written.
+
+    Raises:
+        InvalidInputError: As :func:`procbench.views.compared.two_reports`; nothing is written then.
+        OSError: The page cannot be written.
+    """
+    before, now = two_reports(first, second, out_root=out_root)
+    found = differences(before, now)
+    for one in found:
+        yield one_line(f"{one.title}: {one.before} -> {one.now}; {one.words or one.verdict}", longest=300)
+    out_root.mkdir(parents=True, exist_ok=True)
+    page = out_root / f"compared-{before.folder.name}-{now.folder.name}.html"
+    write_text(page, compared_page(before, now, found))
+    yield f"{page.resolve()}"
 
 
 def two_reports(first: Path, second: Path, *, out_root: Path) -> tuple[ReportData, ReportData]:

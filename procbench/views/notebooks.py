@@ -7,10 +7,12 @@ that the notebook does not declare, no value that is not plain JSON, and no path
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import keyword
 import re
+import sys
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
@@ -95,6 +97,24 @@ def find_notebook(word: str, folders: Sequence[Path] | None = None) -> Path:
     raise NotebookError(f"there is no notebook {word[:100]!r}; there are: {known}")
 
 
+@functools.cache
+def _nbformat() -> Any:
+    """Import nbformat without the grammar of internationalised addresses.
+
+    It brings jsonschema, which tries for that grammar's package and can do without. To build the grammar takes a second of
+    CPU time in every process that reads a notebook, and no notebook's schema asks for such an address.
+    """
+    there = "rfc3987_syntax" in sys.modules
+    if not there:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    try:
+        import nbformat
+    finally:
+        if not there:
+            del sys.modules["rfc3987_syntax"]
+    return nbformat
+
+
 def read_notebook(path: Path) -> NotebookNode:
     """Read and validate a notebook file.
 
@@ -104,8 +124,7 @@ def read_notebook(path: Path) -> NotebookNode:
     Raises:
         NotebookError: The file is missing, unreadable, no JSON, or no notebook; the message names it.
     """
-    import nbformat
-
+    nbformat = _nbformat()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cells without ids are fine here; the writer adds them

@@ -28,10 +28,16 @@ def effects(table: pd.DataFrame) -> Axes:
     """Draw how many times better the batch is with each change, with intervals; the dashed line is no change.
 
     Args:
-        table: ``change``, ``status``, ``ratio``, ``low``, ``high``, as ``SuggestionsResult.effects`` returns them.
+        table: ``change``, ``status``, ``ratio``, ``low``, ``high``, as the results' ``effects`` return them; without rows the
+            figure says so.
     """
     found = rows(table)[::-1]
-    axes = new_axes(height_inches=1.4 + 0.55 * max(1, len(found)))
+    if not found:
+        axes = new_axes(height_inches=1.0)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing was measured: see the notes", ha="center")
+        return axes
+    axes = new_axes(height_inches=1.4 + 0.55 * len(found))
     labelled: set[str] = set()
     for place, row in enumerate(found):
         colour, marker = _STYLES[row["status"]]
@@ -47,7 +53,7 @@ def effects(table: pd.DataFrame) -> Axes:
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.margins(x=0.15)
     axes.set_yticks(range(len(found)), [textwrap.fill(row["change"], 30) for row in found])
-    axes.set_ylim(-0.6, max(1, len(found)) - 0.4)
+    axes.set_ylim(-0.6, len(found) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("times as good as before, with interval; more is better")
     legend_above(axes)

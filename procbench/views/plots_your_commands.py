@@ -54,19 +54,3 @@ def timeline(frame: pd.DataFrame) -> Axes:
         lane_label="worker {}",
         label="time since the first command (s)",
     )
-
-
-def effects(table: pd.DataFrame) -> Axes:
-    """Draw how many times better each change made it, with intervals and where nothing changes (``YourCommandsResult.effects``).
-
-    Without rows the figure says so.
-    """
-    if len(table):
-        label = "times as good as before, with interval; above 1 is better"
-        return plots.comparison(
-            table, name="change", value="ratio", ends=("low", "high"), label=label, limit=1, limit_label="no difference"
-        )
-    axes = new_axes(height_inches=1.0)
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, "nothing was measured: see the notes", ha="center")
-    return axes

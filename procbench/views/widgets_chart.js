@@ -78,7 +78,7 @@ class Picture {
     for (const at of steps(this.x0, this.x1, Math.max(2, Math.floor((this.right - this.left) / 110)), "")) {
       const x = this.atX(at);
       this.line(x, TOP, x, this.bottom, this.faint);
-      this.text(words(at - (frame.now ?? 0), frame.x_unit), Math.min(x, this.width - 24), this.height - 12, "center");
+      this.text(words(at, frame.x_unit), Math.min(x, this.width - 24), this.height - 12, "center");
     }
   }
 

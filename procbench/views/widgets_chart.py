@@ -92,8 +92,9 @@ def heat(
 ) -> dict[str, Any]:
     """Return what shows a share, 0 to 1, for each row over time: the darker, the more. Otherwise as :func:`lines`."""
     frame = lines(times_s, rows, "share", window, marks=marks)
+    names = frame.pop("names")
     height = 52 + min(18 * len(rows), 260)
-    return {**frame, "kind": "heat", "rows": frame.pop("names"), "note": note, "height": height}
+    return {**frame, "kind": "heat", "rows": names, "note": note, "height": height}
 
 
 def bars(

@@ -1,0 +1,69 @@
+"""What a monitor saw of the machine while a batch ran, in the numbers that the rules look at."""
+
+from __future__ import annotations
+
+import math
+import statistics as st
+from typing import TYPE_CHECKING, Final
+
+from procbench.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OF_MONITOR: Final = (
+    *("throttled_share", "cpu_pressure", "memory_pressure", "io_pressure", "storage_bytes_per_s"),
+    *("swap_bytes", "network_bytes_per_s", "processes", "zombie_share", "pool_misses_share"),
+)
+"""Fields of :class:`procbench.analysis.observed.Observed` that come from a monitor."""
+
+
+def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
+    """Return what a monitor saw: means where it is a rate, extremes where it is a state, NaN where it saw nothing.
+
+    Args:
+        frame: As :meth:`procbench.monitoring.monitor.PerformanceMonitor.frame`; None where nobody watched, for an empty result.
+
+    Raises:
+        InvalidInputError: The frame lacks a column.
+    """
+    if frame is None:
+        return {}
+    missing = [name for name in ("collector", "metric", "value", "time_s") if name not in frame.columns]
+    if missing:
+        raise InvalidInputError(
+            f"a monitor's frame has the columns collector, metric, value and time_s; it lacks {missing}"
+        )
+
+    def values(collector: str, metric: str) -> list[float]:
+        rows = frame[(frame["collector"] == collector) & (frame["metric"] == metric)].sort_values("time_s")
+        return [float(value) for value in rows["value"] if math.isfinite(value)]
+
+    def mean(collector: str, metric: str) -> float:
+        found = values(collector, metric)
+        return st.fmean(found) if found else math.nan
+
+    swap = values("memory", "swap_used")
+    periods, throttled = mean("throttling", "periods"), mean("throttling", "throttled")
+    processes = max(values("processes", "count"), default=math.nan)
+    hits, misses = _requests(frame)
+    return {
+        "throttled_share": min(1.0, throttled / periods) if periods > 0 else math.nan,
+        "cpu_pressure": mean("pressure", "cpu_some"),
+        "memory_pressure": mean("pressure", "memory_some"),
+        "io_pressure": mean("pressure", "io_some"),
+        "storage_bytes_per_s": mean("tree", "read") + mean("tree", "written"),
+        "swap_bytes": max(0.0, swap[-1] - swap[0]) if swap else math.nan,
+        "network_bytes_per_s": mean("network", "received") + mean("network", "sent"),
+        "processes": processes,
+        "zombie_share": max(values("processes", "zombie"), default=math.nan) / processes,
+        "pool_misses_share": misses / (hits + misses) if hits + misses > 0 else math.nan,
+    }
+
+
+def _requests(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return how many requests a second found a pooled buffer, and how many none, of all pools together."""
+    words = frame["metric"].str.partition("[")[0]
+    each = frame["value"].groupby([frame["collector"], frame["metric"], words]).mean()
+    means = {str(word): float(total) for word, total in each.groupby(level=2).sum().items()}
+    return means.get("hits", 0.0) + means.get("allocations", 0.0), means.get("misses", 0.0) + means.get("failures", 0.0)
