@@ -33,7 +33,7 @@ def quick_notebook():
     """The stealing notebook with parameters that take a second."""
     notebook = nbformat.read(find_notebook("stealing", notebook_folders()[1:]), as_version=4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
-    parameters.source = parameters.source.replace("tasks: int = 0", "tasks: int = 4").replace("30.0", "0.5")
+    parameters.source = parameters.source.replace("tasks: int = 0", "tasks: int = 4").replace("26.0", "0.5")
     assert "0.5" in parameters.source
     return notebook
 

@@ -21,7 +21,7 @@ from procbench.lab.proof import prove
 from procbench.scheduling.settings import RunSettings
 from procbench.views import pages
 from procbench.views.compared import differences, two_reports
-from procbench.views.front import SYSTEMS, groups, in_short, sparks
+from procbench.views.front import SYSTEMS, groups, in_short, recorded_suggestions, sparks
 from procbench.views.headline import Headline
 from procbench.views.pages import ReportRow
 from procbench.views.report import build_report
@@ -254,3 +254,22 @@ def test_the_first_page_shows_what_was_proved_on_this_machine_and_how_to_repeat_
     assert "procbench prove " in shown.get_text()
     other = build_report([], out_root=tmp_path / "reports", host="h", host_id="xyz", data_folder=tmp_path / "data")
     assert "suggestions" not in other.index.read_text()
+
+
+def test_what_was_proved_stands_in_a_table_with_its_commands_and_what_repeats_it(tmp_path: Path):
+    """The same change of two batches has two rows, and each says of which commands it speaks, as text."""
+    change = SettingsChange({"workers": 4}, {"workers": 1})
+    words = {"rule": "r", "category": "concurrency", "priority": "high", "description": "seen", "why": "hurts"}
+    for number, argv in ((4, ["sleep", "0.02"]), (5, ["sh", "-c", "sleep 0.02; : '<b>'"])):
+        one = OptimizationSuggestion(**words, change=change)
+        prove(one, [argv] * number, RunSettings(workers=1), budget_s=30, data_dir=tmp_path)
+    page = BeautifulSoup(recorded_suggestions(tmp_path, read_host(sample_s=0).host_id), "html.parser")
+    heads = [cell.get_text(" ") for cell in page.find_all("th", scope="row")]
+    assert sorted(heads) == [
+        "workers: 1 → 4 4 commands, the first: sleep 0.02",
+        "workers: 1 → 4 5 commands, the first: sh -c 'sleep 0.02; : '\"'\"'<b>'\"'\"''",
+    ]
+    repeats = [code.get_text() for code in page.find_all("code") if code.get_text().startswith("procbench prove ")]
+    assert len(set(repeats)) == 2
+    assert page.find("a", href=True)["href"].startswith("#run-")
+    assert recorded_suggestions(tmp_path, "another host") == ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procbench.errors import InvalidInputError
 from procbench.views.pages import NoiseWarning, ReportRow
+from procbench.views.terminal import one_line
 
 if TYPE_CHECKING:
     from procbench.analysis.history import Line
@@ -135,23 +137,33 @@ def recorded_suggestions(data_folder: Path, host_id: str) -> str:
     """
     from procbench.analysis.suggestions import OptimizationSuggestion
     from procbench.lab.proof_records import EXPERIMENT
-    from procbench.lab.store import Store
+    from procbench.lab.store import Store, run_name
     from procbench.views.fragments import sanitise
     from procbench.views.suggestion_table import SuggestionTable
 
     newest: dict[tuple[str, str, str], OptimizationSuggestion] = {}
+    commands: dict[str, str] = {}
     for run in Store(data_folder).load(EXPERIMENT, host_id, move_damaged=False).runs:  # oldest first
         try:
             one = OptimizationSuggestion.from_dict(run.parameters["suggestion"])
         except (InvalidInputError, KeyError):
             continue  # of another version; procbench history names what cannot be read at all
         batch = run.parameters.get("workload", {})
-        commands = str([batch.get(name) for name in ("tasks", "arguments", "first")])
-        newest[one.rule, str(one.change), commands] = replace(one, evidence=str(run.path))
+        which = str([batch.get(name) for name in ("tasks", "arguments", "first")])
+        newest[one.rule, str(one.change), which] = replace(one, evidence=str(run.path))
+        commands[run_name(run.path)] = _commands_words(batch)
     ordered = sorted(
         newest.values(), key=lambda one: (one.status != "proved", -(one.effect.ratio if one.effect else 0))
     )
-    return sanitise(SuggestionTable(ordered[:_MOST_SUGGESTIONS])._repr_html_()) if ordered else ""
+    table = SuggestionTable(ordered[:_MOST_SUGGESTIONS], commands=commands)
+    return sanitise(table._repr_html_()) if ordered else ""
+
+
+def _commands_words(batch: Mapping[str, Any]) -> str:
+    """Return what a recorded batch is, by its number of commands and the first of them."""
+    count, first = batch.get("tasks") or batch.get("arguments") or 0, batch.get("first") or [[]]
+    shown = one_line(shlex.join(map(str, first[0])), longest=60)
+    return f"{count:,} command{'s' * (count != 1)}, the first: {shown}" if shown else ""
 
 
 def sparks(lines: Sequence[Line], host_id: str) -> tuple[Spark, ...]:

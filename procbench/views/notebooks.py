@@ -130,7 +130,7 @@ def read_notebook(path: Path) -> NotebookNode:
             warnings.simplefilter("ignore")  # cells without ids are fine here; the writer adds them
             text = path.read_text(encoding="utf-8")
             # not nbformat.read, which only logs that a notebook is invalid
-            notebook: NotebookNode = nbformat.convert(nbformat.reader.reads(text), 4)  # type: ignore[no-untyped-call]
+            notebook: NotebookNode = nbformat.convert(nbformat.reader.reads(text), 4)
             nbformat.validate(notebook)
     except FileNotFoundError as error:
         raise NotebookError(f"there is no notebook at {path}") from error

@@ -122,11 +122,18 @@ class SuggestionTable:
     Args:
         suggestions: The most promising first.
         runs: What of each recorded run the page shows, in words, by its short name: the row links to it.
+        commands: With which commands each was measured, in a few words, by the run's short name.
     """
 
-    def __init__(self, suggestions: Sequence[OptimizationSuggestion], runs: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        suggestions: Sequence[OptimizationSuggestion],
+        runs: Mapping[str, str] | None = None,
+        commands: Mapping[str, str] | None = None,
+    ) -> None:
         self.rows = tuple(map(Row.of, suggestions))
         self.runs = dict(runs or {})
+        self.commands = dict(commands or {})
 
     def __repr__(self) -> str:
         return "\n".join(f"{row.change}: {row.status} {row.effect} {row.command}".rstrip() for row in self.rows)
@@ -141,8 +148,10 @@ class SuggestionTable:
         sides = "<br>".join(map(escape, row.sides)) or "none is known"
         run = f'<a href="#run-{escape(row.run)}"><code>{escape(row.run)}</code></a>' if row.run else "none"
         command = f"<code>{escape(row.command)}</code>" if row.command else "nothing to repeat"
+        measured_with = self.commands.get(row.run, "")
+        change = escape(row.change) + f"<br><small>{escape(measured_with)}</small>" * bool(measured_with)
         return (
-            f'<tr><th scope="row">{escape(row.change)}</th><td>{escape(row.status)}</td>'
+            f'<tr><th scope="row">{change}</th><td>{escape(row.status)}</td>'
             f"<td>{escape(row.effect) or 'none is known'}</td><td>{sides}</td><td>{run}</td><td>{command}</td></tr>"
         )
 
