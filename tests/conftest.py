@@ -27,6 +27,7 @@ SLOW = (
     "test_every_widget_works_in_jupyterlab",
     "test_the_tour_of_an_installed_procbench",
     "test_every_notebook_says_what_it_said_before",
+    "test_a_notebook_of_the_report_holds_what_it_holds_by_hand_and_can_be_used_by_everybody",
     "test_a_report_is_built_and_an_interrupted_one_leaves_it_in_place",
     "test_a_million_acquisitions_by_eight_threads",
     "test_a_kill_at_any_system_call_leaves_the_run_absent_or_whole",

@@ -38,8 +38,8 @@ def test_a_pipe_gets_a_line_now_and_then_and_none_for_what_is_quick():
         clock.now = second
         show(far(blocks, second - 100))
     assert stream.getvalue().splitlines() == [
-        "measuring for 2 s: 2 blocks measured, at most 18 s left",
-        "measuring for 12 s: 5 blocks measured, at most 8 s left",
+        "measuring for 2 s: 2 blocks of this part measured, at most 18 s left for it",
+        "measuring for 12 s: 5 blocks of this part measured, at most 8 s left for it",
     ]
 
 

@@ -25,8 +25,8 @@ _PIPE_S: Final = 10.0
 
 def measuring_progress(
     stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
-) -> Callable[[Progress], None]:
-    """Return what experiments take as ``on_progress``.
+) -> MeasuringProgress:
+    """Return what experiments take as ``on_progress``; where a program goes on after it, close it at the end.
 
     In a notebook it is a bar below the cell, which becomes a line of text when the cell is done. It is no widget, so that an
     exported page shows it too.
@@ -37,10 +37,10 @@ def measuring_progress(
     """
     shell = _kernel_shell() if stream is None else None
     if shell is not None:
-        return _Told(_InNotebook(shell), _NOTEBOOK_S, clock)
+        return MeasuringProgress(_InNotebook(shell), _NOTEBOOK_S, clock)
     stream = sys.stderr if stream is None else stream
     on_terminal = stream.isatty()
-    return _Told(
+    return MeasuringProgress(
         _OnTerminal(stream) if on_terminal else _InPipe(stream), _TERMINAL_S if on_terminal else _PIPE_S, clock
     )
 
@@ -56,10 +56,10 @@ def words_of(progress: Progress) -> str:
     """Return how far it is, in words; the time left is the most that it can take."""
     left = max(0.0, progress.budget_s - progress.elapsed_s)
     block = "block" if progress.blocks == 1 else "blocks"
-    return f"{progress.blocks} {block} measured, at most {for_people(left)} left"
+    return f"{progress.blocks} {block} of this part measured, at most {for_people(left)} left for it"
 
 
-class _Told:
+class MeasuringProgress:
     """Passes on what is worth showing: nothing in the first seconds, then so often at most."""
 
     def __init__(self, show: Any, interval_s: float, clock: Callable[[], float]) -> None:
@@ -68,10 +68,16 @@ class _Told:
         self._next_s = self._began_s + SHOWN_FROM_S
 
     def __call__(self, progress: Progress) -> None:
+        """Be told how far it is."""
         now = self._clock()
         if now >= self._next_s:
             self._next_s = now + self._interval_s
             self._show(progress, now - self._began_s)
+
+    def close(self) -> None:
+        """Take a bar off the terminal."""
+        if isinstance(self._show, _OnTerminal):
+            self._show.close()
 
 
 class _InNotebook:
@@ -82,7 +88,7 @@ class _InNotebook:
         self._handle: Any = None
         self._began_s = time.monotonic()
 
-    def __call__(self, progress: Progress, _elapsed_s: float) -> None:
+    def __call__(self, progress: Progress, elapsed_s: float) -> None:
         from IPython.display import HTML, DisplayHandle
 
         words = words_of(progress)
@@ -90,6 +96,7 @@ class _InNotebook:
             f'<progress max="1" value="{share_done(progress):.3f}" aria-label="{words}"></progress> {words}'
         )
         if self._handle is None:
+            self._began_s = time.monotonic() - elapsed_s
             self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
             self._handle.display(bar)
             self._shell.events.register("post_run_cell", self._end)
@@ -102,6 +109,7 @@ class _InNotebook:
         self._shell.events.unregister("post_run_cell", self._end)
         words = f"<p>measured for {for_people(time.monotonic() - self._began_s)}</p>"
         self._handle.update(HTML(words))  # type: ignore[no-untyped-call]
+        self._handle = None  # what another cell measures is shown below that one
 
 
 class _OnTerminal:
@@ -119,6 +127,11 @@ class _OnTerminal:
             self._bar = tqdm(total=1, file=self._stream, leave=False, bar_format="measuring |{bar}| {postfix}")
         self._bar.n = share_done(progress)
         self._bar.set_postfix_str(words_of(progress), refresh=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 class _InPipe:

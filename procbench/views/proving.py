@@ -26,8 +26,10 @@ from procbench.scheduling.commands import read_batch
 from procbench.scheduling.grouping import PLACE
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
+from procbench.views.measuring import measuring_progress
 from procbench.views.run_options import check_folder, check_seconds
 from procbench.views.suggestion_table import effect_words, show_suggestions
+from procbench.views.terminal import one_line
 
 DEFAULT_BUDGET_S: Final = 60.0
 
@@ -207,28 +209,18 @@ def _batch(options: ProveOptions) -> TaskBatch:
 
 @contextlib.contextmanager
 def _progress(say: Callable[[str], None]) -> Iterator[Tell]:
-    """Tell how far the proofs have come: a bar on a terminal, elsewhere a line for each."""
-    if not sys.stderr.isatty():
-        told: set[str] = set()
+    """Say which suggestion is being proved, and how far that has come."""
+    told: set[str] = set()
+    measuring = measuring_progress(sys.stderr)
 
-        def tell(one: OptimizationSuggestion, progress: Progress) -> None:
-            if one.rule not in told:
-                told.add(one.rule)
-                say(f"proving {one.change}, up to {progress.budget_s:.0f} s")
-
-        yield tell
-        return
-    from tqdm.std import tqdm  # tqdm.auto would turn into a widget inside a notebook
-
-    bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format="{desc} |{bar}| {postfix}")
-
-    def show(one: OptimizationSuggestion, progress: Progress) -> None:
-        bar.n = min(1.0, progress.elapsed_s / progress.budget_s)
-        bar.set_description_str(f"proving {one.change}"[:60], refresh=False)
-        left_s = max(0.0, progress.budget_s - progress.elapsed_s)
-        bar.set_postfix_str(f"{progress.blocks} blocks, at most {left_s:.0f} s left", refresh=True)
+    def tell(one: OptimizationSuggestion, progress: Progress) -> None:
+        if one.rule not in told:
+            told.add(one.rule)
+            measuring.close()
+            say(f"proving {one_line(str(one.change), 80)}, up to {progress.budget_s:.0f} s")
+        measuring(progress)
 
     try:
-        yield show
+        yield tell
     finally:
-        bar.close()
+        measuring.close()
