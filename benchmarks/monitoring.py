@@ -6,12 +6,14 @@ import contextlib
 import random
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
-from benchmarks.spawning import TRUE
+from benchmarks.spawning import TRUE, built_limit
 from procbench import RunSettings, WorkStealingScheduler
 from procbench.cpu.topology import usable_workers
 from procbench.experiments.monitoring_ways import by_psutil
@@ -22,6 +24,7 @@ PROCESSES = 500
 SAMPLES = 10  # in a round
 INTERVAL_S = 1.0
 APART_S = 0.06  # two looks at the processes that are nearer than a twentieth of a second are one
+C_LOOK = "C, the processes alone"
 WANTED_OF_PSUTIL, WANTED_SHARE, WANTED_SLOWER = 0.2, 0.01, 0.01
 
 
@@ -55,13 +58,16 @@ def _samples(rounds: int, pid: int) -> None:
     monitor = PerformanceMonitor(INTERVAL_S, default_collectors(tree_of=pid))
     ways: dict[str, Callable[[], object]] = {"procbench": monitor.sample, "psutil": by_psutil}
     costs: dict[str, list[float]] = {name: [] for name in ways}
-    order = list(ways)
     for way in ways.values():
         way()
-    for _ in range(rounds):
-        random.shuffle(order)
-        for name in order:
-            costs[name].append(_cpu_s(ways[name]))
+    with tempfile.TemporaryDirectory() as folder:
+        program = built_limit(Path(folder))
+        order = [*ways, *([C_LOOK] if program else [])]
+        for _ in range(rounds):
+            random.shuffle(order)
+            for name in order:
+                spent = _cpu_s(ways[name]) if name in ways else _look_in_c(program)
+                costs.setdefault(name, []).append(spent)
     monitor.stop()
     for name, values in costs.items():
         print(f"  {1e3 * statistics.median(values):8.2f} ms  {name}")
@@ -70,6 +76,10 @@ def _samples(rounds: int, pid: int) -> None:
         WANTED_OF_PSUTIL,
         "of psutil",
     )
+
+
+def _look_in_c(program: Path) -> float:
+    return float(subprocess.run([program, "look", str(SAMPLES)], capture_output=True, check=True).stdout)
 
 
 def _cpu_s(way: Callable[[], object]) -> float:

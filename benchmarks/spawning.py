@@ -156,15 +156,21 @@ def _call(_: int) -> int:
     return subprocess.run([TRUE], check=False, stdin=subprocess.DEVNULL).returncode
 
 
-def limits(folder: Path) -> dict[str, Way]:
-    """Build the C program in ``folder`` and return its two ways; none where there is no compiler, or an older libc."""
+def built_limit(folder: Path) -> Path | None:
+    """Build the C program in ``folder``; None where there is no compiler, or an older libc."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        return {}
+        return None
     program = folder / "limit"
     source = Path(__file__).with_name("limit.c")
     built = subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=False)
-    if built.returncode != 0:
+    return program if built.returncode == 0 else None
+
+
+def limits(folder: Path) -> dict[str, Way]:
+    """Return the C program's two ways; none where it cannot be built."""
+    program = built_limit(folder)
+    if program is None:
         return {}
 
     def way(how: str, count: int, workers: int) -> float:

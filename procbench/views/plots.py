@@ -190,6 +190,7 @@ def timeline(
     lane_label: str = "{}",
     hatch_label: str = "",
     label: str = "time since the first (s)",
+    origin: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw who did what when: a row for each lane, a bar from start to end, a colour for each of the frequent kinds.
@@ -204,6 +205,7 @@ def timeline(
         lane_label: How a lane is written.
         hatch_label: What hatching means.
         label: What the time is, with its unit.
+        origin: The time that is drawn as 0; the first begin by default.
         axes: Where to draw; a new figure by default.
     """
     _need(frame, lane, start, end, kind, *filter(None, (hatched,)))
@@ -216,7 +218,7 @@ def timeline(
         axes.barh(
             [lanes.index(one) for one in part[lane]],
             part[end] - part[start],
-            left=part[start] - frame[start].min(),
+            left=part[start] - (frame[start].min() if origin is None else origin),
             height=0.7,
             color=colours[part.index],
             edgecolor="black" if hatch else "white",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procbench.experiments.columns import rows
 from procbench.experiments.monitoring_outcome import ALONE
 from procbench.experiments.monitoring_ways import ALL, PSUTIL
+from procbench.views import plots
 from procbench.views.figures import (
     BLUE,
     COLOURS,
@@ -127,10 +128,19 @@ def live(samples: pd.DataFrame, commands: pd.DataFrame) -> Figure:
     _lines(tree, samples, {"memory of the batch": ("tree", "memory", 1 / _MIB)})
     tree.set_ylabel("memory (MiB)")
     tree.set_ylim(bottom=0)
-    _work(work, commands)
-    for axes in (cpus, waits, tree, work):
+    for axes in (cpus, waits, tree):
         legend_above(axes)
-    work.set_xlabel("time since the monitor began (s)")
+    plots.timeline(
+        commands.assign(program=commands["program"].str.rpartition("/")[2]),
+        lane="worker",
+        start="start_s",
+        end="end_s",
+        kind="program",
+        lane_label="worker {}",
+        label="time since the monitor began (s)",
+        origin=0,
+        axes=work,
+    )
     return figure
 
 
@@ -140,27 +150,6 @@ def _lines(axes: Axes, samples: pd.DataFrame, wanted: Mapping[str, tuple[str, st
         own = samples[(samples["collector"] == collector) & (samples["metric"] == metric)].dropna(subset=["value"])
         style: dict[str, Any] = {"color": COLOURS[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.6}
         axes.plot(own["time_s"], own["value"] * factor, label=label if len(own) else f"{label}: unknown", **style)
-
-
-def _work(axes: Axes, commands: pd.DataFrame) -> None:
-    workers = sorted(commands["worker"].unique())
-    programs = list(commands["program"].value_counts().index)
-    colours = dict(zip(programs, COLOURS, strict=False))
-    for program, group in commands.groupby("program"):
-        name = str(program).rpartition("/")[2]
-        axes.barh(
-            [workers.index(worker) for worker in group["worker"]],
-            group["end_s"] - group["start_s"],
-            left=group["start_s"],
-            height=0.7,
-            color=colours.get(program, "#999999"),
-            edgecolor="white",
-            linewidth=0.4,
-            label=name if program in colours else "_",
-        )
-    axes.set_yticks(range(len(workers)), [f"worker {number}" for number in workers])
-    axes.set_ylim(len(workers) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
 
 
 def _cpus(samples: pd.DataFrame) -> int:
