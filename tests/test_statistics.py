@@ -12,14 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from procbench.analysis.statistics import (
-    Effect,
-    estimate,
-    fewest_blocks,
-    flag_outliers,
-    noise_floor,
-    paired_effect,
-)
+from procbench.analysis.samples import estimate, fewest_blocks, flag_outliers
+from procbench.analysis.statistics import Effect, noise_floor, paired_effect
 from procbench.errors import InvalidInputError
 
 HERE = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from procbench.analysis.change_points import SHORTEST, ChangePoint
+from procbench.analysis.samples import estimate
 from procbench.analysis.slopes import Trend
-from procbench.analysis.statistics import estimate
 from procbench.analysis.trends import metric_trend
 
 if TYPE_CHECKING:

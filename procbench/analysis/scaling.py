@@ -6,7 +6,7 @@ the curve has a peak, ``N* = sqrt((1 - σ) / κ)``, behind which more workers do
 
 The law is linear in the time that a worker spends on a task, ``N / X = (1 + σ(N - 1) + κN(N - 1)) / λ``, so the fit of least
 relative squares under the bounds 0 <= σ <= 1 and 0 <= κ has one solution and needs no guess to begin with. Intervals come
-from a percentile bootstrap of whole blocks at the expanded level of :mod:`procbench.analysis.statistics`. What the law misses
+from a percentile bootstrap of whole blocks at the expanded level of :mod:`procbench.analysis.samples`. What the law misses
 the measured medians by, beyond their noise, is drawn for each resample too: no law of three numbers holds exactly, and a
 prediction that trusts it blindly is too sure of itself. That was measured (80 draws each, 8 blocks, noise 3 %, nominal 0.95,
 predictions for twice the most workers): they cover 0.94 to 1 where the law holds, and 0.86 where the truth strays from it by
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from procbench.analysis.statistics import expanded_level, fewest_blocks
+from procbench.analysis.samples import expanded_level, fewest_blocks
 from procbench.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def fit_scaling(
         resamples: Bootstrap resamples.
 
     Returns:
-        The fit to the medians. With fewer than :func:`procbench.analysis.statistics.fewest_blocks` blocks its intervals are
+        The fit to the medians. With fewer than :func:`procbench.analysis.samples.fewest_blocks` blocks its intervals are
         0 to infinity: unknown.
 
     Raises:

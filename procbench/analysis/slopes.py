@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from procbench.analysis.samples import fewest_blocks
 from procbench.analysis.series import Noise, Series, blocks_of, cut, noise_beside, series_of
-from procbench.analysis.statistics import fewest_blocks
 
 if TYPE_CHECKING:
     import numpy as np

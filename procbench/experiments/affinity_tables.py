@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from procbench.analysis.statistics import Effect, estimate, fewest_blocks, noise_floor, paired_effect
+from procbench.analysis.samples import estimate, fewest_blocks
+from procbench.analysis.statistics import Effect, noise_floor, paired_effect
 from procbench.experiments.affinity_groups import ALONE, MOVED, NONE, Group, Policy, Sensitivity
 from procbench.experiments.columns import estimated, ratio
 from procbench.lab.results import AGAIN

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.statistics import Effect, estimate
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from procbench.analysis.statistics import Effect, fewest_blocks, paired_effect
+from procbench.analysis.samples import fewest_blocks
+from procbench.analysis.statistics import Effect, paired_effect
 from procbench.experiments.columns import estimated, ratio, rows
 from procbench.experiments.makespan_ways import LONGEST_FIRST, STEALING, WAYS
 from procbench.lab.results import Trials

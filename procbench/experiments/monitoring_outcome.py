@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from procbench.analysis.statistics import Effect, estimate
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect
 from procbench.experiments.columns import estimated, ratio, rows
 from procbench.experiments.monitoring_watched import LiveBatch, ShortBatch
 from procbench.experiments.monitoring_ways import ALL

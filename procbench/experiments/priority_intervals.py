@@ -1,6 +1,7 @@
 """Intervals of what the priority experiment counts: a share, a mean over windows, a 99th percentile.
 
-Effects and medians have theirs in :mod:`procbench.analysis.statistics`; a share of few slices has no useful median.
+Effects have theirs in :mod:`procbench.analysis.statistics`, medians in :mod:`procbench.analysis.samples`; a share of few slices
+has no useful median.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect, paired_effect
 from procbench.experiments.columns import known, rows
 from procbench.experiments.outcome import Outcome
 from procbench.experiments.priority_intervals import mean_interval, share_interval, tail_interval

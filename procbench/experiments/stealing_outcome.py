@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from procbench.analysis.statistics import Effect, estimate
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect
 from procbench.experiments.columns import ends, estimated, rows
 from procbench.experiments.makespan_outcome import Makespan
 from procbench.experiments.outcome import Outcome

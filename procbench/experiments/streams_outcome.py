@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from procbench.analysis.statistics import Effect, estimate
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect
 from procbench.experiments.columns import known
 from procbench.experiments.streams_ways import KERNELS_PIPE, Job, Reading
 from procbench.experiments.words import details_text, size_text

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from procbench.analysis.statistics import RESAMPLES, Effect, fewest_blocks
+from procbench.analysis.samples import RESAMPLES, fewest_blocks
+from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion, Status
 from procbench.errors import InvalidInputError, TrialError
 from procbench.io.command import Argument

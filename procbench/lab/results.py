@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from procbench.analysis.statistics import Effect, flag_outliers, noise_floor, paired_effect
+from procbench.analysis.samples import flag_outliers
+from procbench.analysis.statistics import Effect, noise_floor, paired_effect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ class Trials:
         Returns:
             ``block`` and ``position`` (integers from 0), ``condition`` (text), ``value`` (float, in the unit that the
             conditions return), ``warm_up`` and ``outlier`` (booleans; outliers are flagged within their condition, see
-            :func:`procbench.analysis.statistics.flag_outliers`), ``started_s`` (seconds since the measuring began), and
+            :func:`procbench.analysis.samples.flag_outliers`), ``started_s`` (seconds since the measuring began), and
             one column per factor, which is missing where a condition lacks it.
         """
         import pandas as pd

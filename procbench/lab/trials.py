@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from procbench.analysis.statistics import fewest_blocks, paired_effect
+from procbench.analysis.samples import fewest_blocks
+from procbench.analysis.statistics import paired_effect
 from procbench.errors import InvalidInputError, TrialError
 from procbench.lab.results import AGAIN, TRIAL_COLUMNS, Progress, StopReason, Trial, Trials
 

@@ -20,14 +20,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from procbench.analysis.statistics import (
-    RESAMPLES,
-    Effect,
-    fewest_blocks,
-    noise_floor,
-    paired_effect,
-    twice_paired_effect,
-)
+from procbench.analysis.samples import RESAMPLES, fewest_blocks
+from procbench.analysis.statistics import Effect, noise_floor, paired_effect, twice_paired_effect
 from procbench.analysis.suggestions import Status
 
 WORTH: Final = 0.05

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from procbench.analysis.statistics import Effect, estimate, paired_effect
+from procbench.analysis.samples import estimate
+from procbench.analysis.statistics import Effect, paired_effect
 from procbench.errors import InvalidInputError
 from procbench.experiments.words import with_interval
 from procbench.views.terminal import one_line
