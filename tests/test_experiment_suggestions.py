@@ -76,7 +76,7 @@ def test_where_nothing_is_proved_it_says_so():
     assert tiny.together is None
     assert "0 of them proved" in tiny.headline()["sentence"]
     assert any("nothing was proved" in note for note in tiny.notes)
-    assert "nothing to repeat" in tables_suggestions.suggestions(tiny.suggestions)._repr_html_()
+    assert "procbench prove" not in tables_suggestions.suggestions(tiny.suggestions)._repr_html_()
     plots_suggestions.effects(tiny.effects())
     plots_suggestions.before_and_after(tiny.times(), tiny.before_and_after())
     assert "Nothing was measured" in tiny.effects_alt()

@@ -99,7 +99,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "costly_containment": ({"spawn_share": 0.9, "wall_median_s": 0.001}, {"containment": "cgroup"}),
     "process_numbers_run_out": ({"processes": 32_000.0, "zombie_share": 0.9}, {}),
     "descriptors_run_out": ({"fd_share": 2.0}, {}),
-    "zombies_pile_up": ({"processes": 400.0, "zombie_share": 0.5}, {}),
+    "zombies_pile_up": ({"processes": 400.0, "zombie_share": 0.5, "zombies_added": 100.0}, {}),
     "pools_run_dry": ({"pool_misses_share": 0.4}, {}),
     "caches_go_cold": ({"caches": 4, "cache_bytes": 32e6, "command_memory_bytes": 8e6}, {}),
     "limited_by_itself": ({"cpu_share": 0.24}, {"cpu_limit": 0.25}),
@@ -160,8 +160,16 @@ def test_nothing_is_said_of_a_batch_of_which_nothing_is_known():
         ({"cpu_share": 0.97}, {"nice": 19}, "held_back_by_priority"),  # nobody else wants the CPUs
         ({"workers": 32, "memory_share": 0.3, **WAITING}, {"workers": 32}, "too_many_workers"),
         ({"tail_share": 0.4, "longest_share": 0.5, "longest_begun": 0.48}, {"order": "longest_first"}, "longest_first"),
-        ({"processes": 400.0, "zombie_share": 0.5}, {"containment": "subreaper"}, "zombies_pile_up"),
-        ({"processes": 40.0, "zombie_share": 0.5}, {}, "zombies_pile_up"),  # too few to be this batch's
+        (
+            {"processes": 400.0, "zombie_share": 0.5, "zombies_added": 100.0},
+            {"containment": "subreaper"},
+            "zombies_pile_up",
+        ),
+        (
+            {"processes": 400.0, "zombie_share": 0.5, "zombies_added": 2.0},
+            {},
+            "zombies_pile_up",
+        ),  # too few to be this batch's
         ({"workers": 1, "pool_misses_share": 0.4}, {"workers": 1}, "pools_run_dry"),
         ({"pool_misses_share": 0.01}, {}, "pools_run_dry"),
         ({"caches": 1, "cache_bytes": 32e6, "command_memory_bytes": 8e6}, {}, "caches_go_cold"),  # nowhere to move to

@@ -78,6 +78,7 @@ class Observed:
         network_bytes_per_s: Bytes from and to other machines, a second.
         processes: Most processes on the machine, zombies included.
         zombie_share: Most of them that were zombies, as a share.
+        zombies_added: By how many zombies were more at the end than at the beginning.
         pool_misses_share: Share of the requests for a pooled buffer that found none, of all pools that were watched.
         caches: Last-level caches that the usable CPUs have; 1 where the machine does not say.
         cache_bytes: Size of one of them.
@@ -124,6 +125,7 @@ class Observed:
     network_bytes_per_s: float = math.nan
     processes: float = math.nan
     zombie_share: float = math.nan
+    zombies_added: float = math.nan
     pool_misses_share: float = math.nan
     caches: int = 1
     cache_bytes: float = math.nan

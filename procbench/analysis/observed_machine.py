@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 OF_MONITOR: Final = (
     *("throttled_share", "cpu_pressure", "memory_pressure", "io_pressure", "storage_bytes_per_s"),
-    *("swap_bytes", "network_bytes_per_s", "processes", "zombie_share", "pool_misses_share"),
+    *("swap_bytes", "network_bytes_per_s", "processes", "zombie_share", "zombies_added", "pool_misses_share"),
 )
 """Fields of :class:`procbench.analysis.observed.Observed` that come from a monitor."""
 
@@ -46,6 +46,7 @@ def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
     swap = values("memory", "swap_used")
     periods, throttled = mean("throttling", "periods"), mean("throttling", "throttled")
     processes = max(values("processes", "count"), default=math.nan)
+    zombies = values("processes", "zombie")
     hits, misses = _requests(frame)
     return {
         "throttled_share": min(1.0, throttled / periods) if periods > 0 else math.nan,
@@ -56,7 +57,8 @@ def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
         "swap_bytes": max(0.0, swap[-1] - swap[0]) if swap else math.nan,
         "network_bytes_per_s": mean("network", "received") + mean("network", "sent"),
         "processes": processes,
-        "zombie_share": max(values("processes", "zombie"), default=math.nan) / processes,
+        "zombie_share": max(zombies, default=math.nan) / processes,
+        "zombies_added": zombies[-1] - zombies[0] if zombies else math.nan,
         "pool_misses_share": misses / (hits + misses) if hits + misses > 0 else math.nan,
     }
 

@@ -15,6 +15,7 @@ from procbench.scheduling.settings import RunSettings
 _PIPE_BYTES: Final = 1 << 20  # more than this only root may have
 _BUFFER_BYTES: Final = 64 * 1024
 _FILL_S: Final = 3e-5  # a full pipe stops its writer and wakes its reader: measured with pipes of 4 KiB on two CPUs
+_FEWEST_ZOMBIES: Final = 10
 _MOST_PIDS: Final = 4_194_304  # PID_MAX_LIMIT on 64-bit Linux
 
 
@@ -173,14 +174,15 @@ def costly_containment(o: Observed, s: RunSettings, c: AnalysisConfig) -> Optimi
 
 def zombies_pile_up(o: Observed, s: RunSettings, c: AnalysisConfig) -> OptimizationSuggestion | None:
     """Processes that have ended and that nobody waits for, as in a container whose first process does not."""
-    zombies = o.zombie_share * o.processes
-    if s.containment != "group" or not o.zombie_share >= c.of("process_management", "zombies") or zombies < o.tasks / 4:
+    if s.containment != "group" or not o.zombie_share >= c.of("process_management", "zombies"):
         return None
+    if not o.zombies_added >= max(_FEWEST_ZOMBIES, o.tasks / 4):
+        return None  # they were there before, or are of others who began meanwhile
     return settings_change(
         s,
         {"containment": "subreaper"},
         category="process_management",
-        description=f"{zombies:,.0f} of {o.processes:,.0f} processes were zombies, {o.zombie_share:.0%}",
+        description=f"{o.zombie_share:.0%} of {o.processes:,.0f} processes were zombies, {o.zombies_added:,.0f} of them new",
         why=(
             "What commands leave behind goes to process 1 when they end; where that waits for nobody each keeps its number "
             "for ever, and every look at the processes takes longer. A subreaper waits for them."

@@ -211,7 +211,7 @@ def all_together(
         category=proved[0].category,
         priority=proved[0].priority,
         description="each of these changes was proved by itself",
-        why="whether their gains add up is another question",
+        why="Whether their gains add up is another question.",
         change=SettingsChange({name: new[name] for name in differ}, {name: old[name] for name in differ}),
     )
     return suggestion, tuple(notes)

@@ -149,7 +149,8 @@ def recorded_suggestions(data_folder: Path, host_id: str) -> str:
         except (InvalidInputError, KeyError):
             continue  # of another version; procbench history names what cannot be read at all
         batch = run.parameters.get("workload", {})
-        which = str([batch.get(name) for name in ("tasks", "arguments", "first")])
+        # A person's batch grows and shrinks from one day to the next, and is still the same one.
+        which = str(sorted({str(argv[0]) for argv in batch.get("first", []) if argv}))
         newest[one.rule, str(one.change), which] = replace(one, evidence=str(run.path))
         commands[run_name(run.path)] = _commands_words(batch)
     ordered = sorted(

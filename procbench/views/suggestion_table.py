@@ -26,7 +26,7 @@ STATUS_WORDS: Final[Mapping[str, str]] = {
 
 _GAIN_WORDS: Final = {"time": "time", "memory": "peak memory"}
 _SIDE_WORDS: Final = {"time": "time", "memory": "peak memory", "cpu_time": "CPU time", "latency": "slowest commands"}
-_HEADS: Final = ("change", "status", "measured effect", "side effects", "run that proves it", "repeat it")
+_HEADS: Final = ("change", "status", "measured effect", "side effects", "run that proves it, and what repeats it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +145,16 @@ class SuggestionTable:
         return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{self._details()}"
 
     def _row(self, row: Row) -> str:
-        sides = "<br>".join(map(escape, row.sides)) or "none is known"
-        run = f'<a href="#run-{escape(row.run)}"><code>{escape(row.run)}</code></a>' if row.run else "none"
-        command = f"<code>{escape(row.command)}</code>" if row.command else "nothing to repeat"
+        sides = ",<br>".join(map(escape, row.sides)) or "none is known"
+        proof = "none"
+        if row.run:
+            proof = f'<a href="#run-{escape(row.run)}"><code>{escape(row.run)}</code></a>'
+            proof += f"<br><code>{escape(row.command)}</code>" * bool(row.command)
         measured_with = self.commands.get(row.run, "")
         change = escape(row.change) + f"<br><small>{escape(measured_with)}</small>" * bool(measured_with)
         return (
             f'<tr><th scope="row">{change}</th><td>{escape(row.status)}</td>'
-            f"<td>{escape(row.effect) or 'none is known'}</td><td>{sides}</td><td>{run}</td><td>{command}</td></tr>"
+            f"<td>{escape(row.effect) or 'none is known'}</td><td>{sides}</td><td>{proof}</td></tr>"
         )
 
     def _details(self) -> str:
@@ -163,5 +165,5 @@ class SuggestionTable:
         place = f' id="run-{escape(row.run)}"' if row.run else ""
         run = f": run <code>{escape(row.run)}</code>" if row.run else ""
         texts = [row.seen, row.note, self.runs.get(row.run, "")]
-        lines = [escape(text) for text in texts if text] + [f"<code>{escape(row.command)}</code>"] * bool(row.command)
+        lines = [escape(text) for text in texts if text]
         return f"<dt{place}><strong>{escape(row.change)}</strong>{run}</dt><dd>{'<br>'.join(lines)}</dd>"
