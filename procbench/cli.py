@@ -223,7 +223,8 @@ def prove(
     each time. Each proof is kept in --data, with the commands themselves
     unless something in them looks like a secret, and its row ends with the one command that repeats it: same commands, same
     change, same settings. RUN is a file or the beginning of its id. With --each, COMMAND may get several lines at a time.
-    Exit status: 0; 1 if the budget was too small for a single proof, or the commands cannot be measured; 2 for bad input.
+    Exit status: 0; 1 if the budget was too small for a single proof, or the commands cannot be measured; 130 after Ctrl-C; 2 for
+    bad input.
     """
     from procbench.views.proving import ProveOptions, prove_asked
 

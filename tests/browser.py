@@ -177,6 +177,11 @@ def chromium(width: int = 1400, height: int = 3000) -> Iterator[Any]:
 def open_notebook(page: Any, server: Server, name: str) -> None:
     """Open a notebook, and wait until its kernel is idle."""
     page.goto(server.url.replace("/lab?", f"/lab/tree/{name}?"))
+    wait_for_notebook(page)
+
+
+def wait_for_notebook(page: Any) -> None:
+    """Wait until a notebook is open and its kernel is idle."""
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     # Asked before its kernel is there, JupyterLab would ask back which one is meant.
     page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=90_000)

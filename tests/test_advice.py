@@ -52,4 +52,4 @@ def test_who_looks_at_a_batch_looks_at_the_machine_too(tmp_path: Path):
         assert 0 <= seen.io_pressure <= 1
     kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True).stdout.strip()
     if kind not in {"tmpfs", "overlayfs"}:
-        assert seen.storage_bytes_per_s * seen.makespan_s > 4 << 20
+        assert seen.storage_bytes_per_s > 1e6

@@ -242,7 +242,7 @@ def test_a_block_that_is_left_by_an_exception_may_be_cancelled_too() -> None:
         except KeyError:
             pass
 
-    assert at_every_wait(scenario, marker) >= 2
+    assert at_every_wait(scenario, marker) >= 1  # the line may be there before it is waited for
 
 
 def test_a_cancelled_aclose_ends_the_child() -> None:

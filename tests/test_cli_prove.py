@@ -289,6 +289,30 @@ def test_a_signal_while_the_host_is_changed_restores_it(tmp_path: Path, number: 
     assert state.read_text() == "old"
 
 
+def test_a_proof_that_is_interrupted_says_so_and_keeps_what_there_is(tmp_path: Path):
+    """Ctrl-C after some blocks: exit status 130, not that of a proof, and what was measured is said."""
+    (tmp_path / "commands").write_text(WAITING)
+    with started("prove", "--commands", "commands", "--set", "workers=1", cwd=tmp_path) as child:
+        for line in child.stderr:
+            if line.startswith(b"measuring for"):
+                break
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == 130
+        assert b"interrupted: what is said above rests on what was measured by then" in child.stderr.read()
+        assert b"workers: 1 " in child.stdout.read()
+
+
+def test_a_proof_whose_commands_were_not_recorded_offers_nothing_to_repeat(tmp_path: Path):
+    one = suggestion(change=SettingsChange({"workers": 4}, {"workers": 1}))
+    argv = ["sh", "-c", "sleep 0.02", "x", "--password=hunter2"]
+    judged = prove(one, [argv] * 4, RunSettings(workers=1), budget_s=30, data_dir=tmp_path)
+    row = Row.of(judged)
+    assert row.run
+    assert row.command == ""
+    assert "cannot be repeated from its record: " in row.note
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
 # --- how it is shown ------------------------------------------------------------------------------------------------
 
 
@@ -299,6 +323,7 @@ def test_a_signal_while_the_host_is_changed_restores_it(tmp_path: Path, number: 
         (Effect(0.5, 0.4, 0.8, 0.99, 9), "2.00 times worse [1.25, 2.50]"),
         (Effect(1.01, 0.98, 1.04, 0.99, 9), "the same within [0.98, 1.04]"),
         (Effect(1.5, 0.0, float("inf"), 0.95, 3), "1.50 times better, interval unknown"),
+        (Effect(1.5, 0.5, 4.0, 0.99, 9), "no difference shown within [0.50, 4.00]"),
     ],
 )
 def test_an_effect_in_words(effect: Effect, words: str):

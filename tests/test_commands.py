@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from procbench.errors import InvalidInputError
 from procbench.scheduling.commands import command_lines, each_argument, read_batch
 from procbench.scheduling.grouping import LONGEST_ARGUMENT
-from procbench.scheduling.shown import without_secrets
+from procbench.scheduling.shown import line_without_secrets, without_secrets
 from procbench.views.terminal import one_line
 
 words = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=12)
@@ -127,6 +127,14 @@ def test_what_to_run_must_be_clear():
         ("https://host/path?q=key", "https://host/path?q=key"),
         ("X-Api-Key: abc", "X-Api-Key: ***"),
         ("a@b.example", "a@b.example"),
+        ('{"user": "me", "password": "abc"}', '{"user": "me", "password": "***"}'),
+        ("ghp_" + "a1" * 18, "***"),
+        ("AKIA" + "A1" * 8, "***"),
+        ("https://host/x?sig=abc", "https://host/x?sig=***"),
+        ("Cookie: session=abc", "Cookie: ***"),
+        ("--auth=abc", "--auth=***"),
+        ("--pw=abc", "--pw=***"),
+        ("--author=me", "--author=me"),
     ],
 )
 def test_a_secret_that_a_text_announces_is_hidden(argument: str, shown: str):
@@ -138,6 +146,22 @@ def test_secrets_are_hidden_before_a_command_is_recorded():
     argv = ["curl", "--token=abc", "API_KEY=abc", "--password", "abc", "-o", "monkey=x", "http://x/?token=1"]
     hidden = ["curl", "--token=***", "API_KEY=***", "--password", "***", "-o", "monkey=x"]
     assert without_secrets(argv)[:7] == hidden
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["curl", "-u", "admin:abc", "http://x"], ["curl", "-u", "admin:***", "http://x"]),
+        (["gpg", "--passphrase", "abc"], ["gpg", "--passphrase", "***"]),
+        (["/usr/bin/mysql", "-pabc", "base"], ["/usr/bin/mysql", "-p***", "base"]),
+        (["sshpass", "-p", "abc", "ssh"], ["sshpass", "-p", "***", "ssh"]),
+        (["mkdir", "-p", "abc"], ["mkdir", "-p", "abc"]),
+        (["chown", "-u", "me"], ["chown", "-u", "me"]),
+    ],
+)
+def test_a_password_behind_an_option_is_hidden(argv: list[str], shown: list[str]):
+    assert without_secrets(argv) == shown
+    assert line_without_secrets(shlex.join(argv)) == shlex.join(shown)
 
 
 @given(text=st.text())

@@ -110,7 +110,7 @@ def test_many_programs_are_put_together(result: YourCommandsResult):
 
 def test_figures_and_tables_show_what_was_found(result: YourCommandsResult):
     effects = plots_suggestions.effects(result.effects())
-    assert [label.get_text() for label in effects.get_yticklabels()] == list(result.effects()["change"])
+    assert [label.get_text() for label in effects.get_yticklabels()] == list(result.effects()["change"])[::-1]
     programs = plots_your_commands.programs(result.programs())
     assert [label.get_text() for label in programs.get_yticklabels()] == ["sleep"]
     for axes in (effects, programs, plots_your_commands.timeline(result.frame)):
@@ -124,6 +124,38 @@ def test_figures_and_tables_show_what_was_found(result: YourCommandsResult):
     assert list(tables_your_commands.kept(nothing.kept())["keep"]) == ["as they are"]
     assert list(tables_your_commands.tried(()).index) == ["nothing was suggested"]
     assert show_figure(plots_suggestions.effects(nothing.effects()).figure, "words").png
+
+
+def test_secrets_of_commands_are_not_recorded(tmp_path: Path):
+    (tmp_path / "jobs.txt").write_text("sh -c 'sleep 0.01' x --password=hunter2\n" * 4)
+    given = {"settings": "workers=1", "budget_s": 0.1, "data_dir": tmp_path / "data"}
+    your_commands.run(workload=tmp_path / "jobs.txt", **given)
+    for number in range(2):
+        (tmp_path / f"f{number}").touch()
+    found = your_commands.run(files=str(tmp_path / "f*"), command="true --password=hunter2 {}", **given)
+    assert "hunter2" not in found.details()
+    written = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert len(written) >= 2
+    assert not [path for path in written if b"hunter2" in path.read_bytes()]
+
+
+def test_nobody_is_told_to_keep_settings_that_were_not_measured(tmp_path: Path):
+    """A budget too small for one proof: what is missing is said, and what would do."""
+    (tmp_path / "jobs.txt").write_text("sleep 0.06\n" * 6)
+    found = your_commands.run(workload=tmp_path / "jobs.txt", settings="workers=1", budget_s=0.5)
+    said = found.headline()["sentence"]
+    assert "with workers=1. Nothing is proved yet: workers: 1 → " in said
+    assert "was not measured" in said
+    assert "would do" in said
+    assert "keep the settings" not in said
+
+
+def test_a_long_list_is_measured_with_as_many_as_fit(tmp_path: Path):
+    (tmp_path / "jobs.txt").write_text("sleep 0.02\n" * 60)
+    found = your_commands.run(workload=tmp_path / "jobs.txt", settings="workers=1", budget_s=8)
+    assert len(found.first.results) == 60
+    assert any("of 60 commands, spread evenly" in note for note in found.notes)
+    assert found.suggestions[0].effect is not None
 
 
 def test_commands_that_fail_prove_nothing_and_are_named(tmp_path: Path):

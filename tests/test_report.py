@@ -372,6 +372,21 @@ HOSTILE = (
 )
 
 
+def test_no_file_of_a_report_holds_a_secret_of_its_parameters(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell('command: str = ""  # what runs', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("len(command)"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "own.ipynb")
+    asked = {"own": {"command": "curl --password='hunter2 \"x' http://x"}}
+    report = build_report([tmp_path / "own.ipynb"], out_root=tmp_path / "out", parameters=asked)
+    assert report.rows[0].status == "ok"
+    texts = {path.name: path.read_text() for path in report.path.iterdir()}
+    assert [name for name, text in texts.items() if "hunter2" in text] == []
+    assert "--password=***" in texts["own.html"]
+    assert "--password=***" in texts["own.ipynb"]
+
+
 @pytest.mark.parametrize("host", HOSTILE)
 def test_a_hostile_host_name_stays_inside_the_root(tmp_path, host):
     """R13: the report's folder is a direct child of the root whatever the host is called."""

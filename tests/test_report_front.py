@@ -25,7 +25,7 @@ from procbench.views.front import SYSTEMS, groups, in_short, recorded_suggestion
 from procbench.views.headline import Headline
 from procbench.views.pages import ReportRow
 from procbench.views.report import build_report
-from procbench.views.report_data import previous_report, read_report, report_json
+from procbench.views.report_data import ReportData, previous_report, read_report, report_json
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -124,6 +124,26 @@ def test_two_reports_are_set_side_by_side_on_the_command_line(tmp_path: Path, ca
     assert not page.find_all(["script", "link"])
 
 
+def test_reports_of_other_commands_do_not_compare(tmp_path: Path):
+    """What was asked for decides; how long it might take does not. A report without any result is not the one before."""
+
+    def write(name: str, day: int, ratio: float, status: str = "ok", **parameters: object) -> ReportData:
+        (tmp_path / name).mkdir()
+        when = WHEN + timedelta(days=day)
+        rows = [row("your_commands", ratio=ratio, status=status)]
+        text = report_json(rows, host="h", host_id="abc", when=when, parameters={"your_commands": parameters})
+        (tmp_path / name / "report.json").write_text(text)
+        return read_report(tmp_path / name)
+
+    first = write("a", 0, 1.5, workload="a.txt", budget_s=3)
+    [same] = differences(first, write("b", 1, 9.0, workload="a.txt", budget_s=30))
+    assert same.verdict == "more"
+    [other] = differences(first, write("c", 2, 9.0, workload="b.txt"))
+    assert (other.verdict, other.words) == ("not comparable", "other parameters were asked for: workload")
+    write("d", 3, 9.0, status="failed")
+    assert previous_report(tmp_path, "abc").folder.name == "c"
+
+
 @pytest.mark.parametrize(
     ("second", "says"), [("a", "the same report"), ("c", "two machines"), ("none", "is no report")]
 )
@@ -171,9 +191,9 @@ def test_in_short_names_the_largest_difference_and_counts_the_rest():
     ]
     first, largest, count, trust = in_short(rows, [SimpleNamespace(seen="", why="", what_to_do="")])
     assert (first.text, first.page) == ("your_commands says so", "your_commands.html")
-    assert "pool against bytearray: 4 times as good, 95 % interval 3.6 to 4.4" in largest.text
+    assert "pool against bytearray is 4 times as good, 95 % interval 3.6 to 4.4" in largest.text
     assert largest.page == "pools.html"
-    assert count.text.startswith("Of 4 comparisons 2 show a gain, 1 a loss, and 1 no difference")
+    assert count.text.startswith("Of the notebooks' 4 comparisons 2 show a gain, 1 a loss, and 1 no difference")
     assert trust.page == "#noise"
     assert in_short([], []) == ()
 

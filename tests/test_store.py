@@ -400,14 +400,19 @@ def test_page_checksums_are_written_too(tmp_path: Path, host: HostFacts):
         pq.read_table(path, page_checksum_verification=True)
 
 
-@pytest.mark.parametrize("name", ["notes.parquet", "20260101T000000Z-x-0123456789abcdef.parquet"])
-def test_a_file_that_is_no_run_is_moved_aside(tmp_path: Path, host: HostFacts, name: str):
-    """R03: a foreign file is named and kept; it neither crashes the reading nor counts as a run."""
+@pytest.mark.parametrize(
+    ("name", "stays"), [("notes.parquet", True), ("20260101T000000Z-x-0123456789abcdef.parquet", False)]
+)
+def test_a_file_that_is_no_run_is_named_and_moved_only_if_it_is_named_like_one(
+    tmp_path: Path, host: HostFacts, name: str, stays: bool
+):
+    """R03: a foreign file neither crashes the reading nor counts as a run; somebody's own Parquet file stays where it lies."""
     good = Store(tmp_path).record(frame(), experiment="x", host=host)
     (tmp_path / name).write_bytes(b"no parquet at all")
     loaded = Store(tmp_path).load()
     assert [run.path for run in loaded.runs] == [good]
     assert [path.name for path, _ in loaded.quarantined] == [name]
+    assert (tmp_path / name).exists() is stays
 
 
 @pytest.mark.parametrize(
@@ -429,7 +434,8 @@ def test_a_folder_that_cannot_be_written_is_still_read(
 ):
     """R06: where a damaged file cannot be moved, it is named where it lies and the rest is read."""
     good = Store(tmp_path).record(frame(), experiment="x", host=host)
-    (tmp_path / "notes.parquet").write_bytes(b"")
+    damaged = tmp_path / "20260101T000000Z-x-0123456789abcdef.parquet"
+    damaged.write_bytes(b"")
 
     def read_only(*_arguments: object, **_more: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -438,7 +444,7 @@ def test_a_folder_that_cannot_be_written_is_still_read(
     loaded = Store(tmp_path).load()
     assert [run.path for run in loaded.runs] == [good]
     assert "Read-only file system" in loaded.quarantined[0][1]
-    assert (tmp_path / "notes.parquet").exists()
+    assert damaged.exists()
 
 
 def test_leftovers_of_killed_writers_are_not_read(tmp_path: Path, host: HostFacts):

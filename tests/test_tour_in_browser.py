@@ -20,11 +20,11 @@ from tests.browser import (
     chromium,
     jupyter_lab,
     monitor_is_live,
-    open_notebook,
     photograph,
     require_browser,
     run_all,
     turn_dark,
+    wait_for_notebook,
 )
 
 
@@ -89,7 +89,7 @@ def test_the_tour_of_an_installed_procbench(installed: Path, tmp_path: Path):
         seen = Seen(page)
         page.goto(server.url.replace("/lab?", "/?"))
         page.wait_for_url(f"**/lab/tree/notebooks/{TOUR}**")  # what opens is the tour
-        open_notebook(page, server, f"notebooks/{TOUR}")
+        wait_for_notebook(page)
         run_all(page, timeout_s=180)
         panel_cancels_and_starts(page)
         monitor_is_live(page)

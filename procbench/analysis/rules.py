@@ -51,11 +51,13 @@ def too_few_workers(o: Observed, s: RunSettings, c: AnalysisConfig) -> Optimizat
     most = min(o.cpus_allowed, o.tasks)
     if o.workers >= most or mostly_waits(o, s, c):
         return None
+    bound = o.cpu_share >= c.of("cpu", "bound")
+    had = f": commands had a CPU for {o.cpu_share:.0%} of their time" if bound else " at a time, one for each worker"
     return settings_change(
         s,
         {"workers": most},
         category="cpu",
-        description=f"{o.workers} of {most} CPUs could be busy: commands had a CPU for {o.cpu_share:.0%} of their time",
+        description=f"{o.workers} of {most} CPUs could be busy{had}",
         why="A CPU without a command stands still while others wait.",
         at_most=most / o.workers,
     )

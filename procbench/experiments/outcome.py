@@ -12,6 +12,7 @@ from procbench.analysis.statistics import Effect
 from procbench.errors import RecordError
 from procbench.lab.host import HostFacts
 from procbench.lab.noise import NoiseWarning
+from procbench.scheduling.shown import line_without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class Outcome(ABC):
         from procbench.lab.store import Store
 
         return Store(Path(data_dir)).record(
-            self.frame,
+            _without_secrets(self.frame),
             experiment=self.experiment,
             host=self.host,
             parameters=self.parameters,
@@ -72,3 +73,8 @@ class Outcome(ABC):
             except RecordError as error:  # what was measured is worth more than its copy
                 return replace(self, unrecorded=str(error), notes=(*self.notes, f"not recorded: {error}"))
         return self
+
+
+def _without_secrets(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose commands may be kept."""
+    return frame.assign(command=frame["command"].map(line_without_secrets)) if "command" in frame.columns else frame

@@ -26,7 +26,7 @@ from procbench.lab.noise import noise_warnings
 from procbench.lab.proof import proof_of
 from procbench.lab.results import Progress
 from procbench.scheduling.settings import RunSettings
-from procbench.scheduling.shown import without_secrets
+from procbench.scheduling.shown import line_without_secrets
 
 _FULL_TIMES: Final = 8
 _MOST_TRIED: Final = 5
@@ -61,7 +61,8 @@ def run(
         command: What is run for each file: ``{}`` becomes its name. Without all three, commands on files of the standard
             library.
         settings: How the commands are run now: ``name=value`` words of :class:`procbench.scheduling.settings.RunSettings`.
-        tasks: Most commands to measure with, spread evenly over the list; 0 is all of a person's own.
+        tasks: Most commands to run, spread evenly over the list. With 0 all of a person's own run once, and changes are measured
+            with as many of them as fit into the budget.
         budget_s: Seconds for measuring. The batch runs once in any case, and three times more where there is something to prove.
         full: Eight times the budget.
         data_dir: Where to record the run and its proofs; empty or None not to.
@@ -84,6 +85,9 @@ def run(
         first = search.run_batch()
         if not chosen.is_default and first.seconds < _WARM_SHARE * planned_s:
             first = search.run_batch()  # the one before brought programs and files into the page cache
+        fitting = int(len(chosen) * planned_s / _RUNS / max(first.seconds, 1e-9))
+        if not tasks and fitting < len(chosen):
+            search.own = chosen.spread(max(_FEWEST_TASKS, fitting))
         search.find(first)
     result = YourCommandsResult(
         workload=chosen.name,
@@ -93,11 +97,12 @@ def run(
         suggestions=tuple(search.suggestions),
         host=host,
         warnings=noise_warnings(host),
-        notes=(*chosen.notes, *search.notes),
+        refused=search.refused,
+        notes=(*chosen.notes, *(note for note in search.own.notes if note not in chosen.notes), *search.notes),
         parameters={
             "workload": str(workload or ""),
             "files": files,
-            "command": " ".join(without_secrets(command.split())),
+            "command": line_without_secrets(command),
             "settings": " ".join(words),
             "tasks": tasks,
             "budget_s": budget_s,
@@ -126,6 +131,7 @@ class _Search:
         suggestions: What was suggested, in the order of trying; what was not tried stands last.
         notes: Why something was not tried.
         interrupted: Whether Ctrl-C ended the last proof.
+        refused: Why nothing can be proved; empty if it can.
     """
 
     own: OwnCommands
@@ -137,6 +143,7 @@ class _Search:
     suggestions: list[OptimizationSuggestion] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    refused: str = ""
 
     def run_batch(self) -> WatchedRun:
         """Run the batch once with the settings that are kept so far."""
@@ -146,9 +153,8 @@ class _Search:
         """Prove one suggestion after the other, each on top of what was proved before it."""
         before, failed = self.settings, [one for one in seen.results if one.outcome != "succeeded"]
         if failed:
-            self.notes.append(
-                f"{len(failed)} of {len(seen.results)} commands do not succeed; nothing is proved with what fails"
-            )
+            self.refused = f"{len(failed)} of {len(seen.results)} commands do not succeed"
+            self.notes.append(f"{self.refused}; nothing is proved with what fails")
         while not failed and len(self.suggestions) < _MOST_TRIED:
             found = self._untried(seen)
             if not found or not self._prove(found[0]):
@@ -176,6 +182,7 @@ class _Search:
         try:
             judged = self._judged(suggestion, self.settings, _FIRST_SHARE * left_s)
         except WorkloadError as error:
+            self.refused = f"{error}"
             self.notes.append(f"nothing can be proved: {error}")
             return False
         self.suggestions.append(judged)

@@ -12,6 +12,7 @@ from procbench.errors import InvalidInputError
 from procbench.experiments.workload import program_is_there, read_workload, standard_library_workload
 from procbench.lab.batches import TaskBatch
 from procbench.scheduling.grouping import PLACE
+from procbench.scheduling.shown import line_without_secrets
 from procbench.scheduling.task import ProcessTask
 
 MOST_DEFAULT: Final = 96
@@ -98,7 +99,7 @@ def _for_files(pattern: str, command: str) -> OwnCommands:
     if not program_is_there(template[0], Path.cwd()):
         raise InvalidInputError(f"there is no program {template[0][:80]!r} to run")
     found = matching_files(pattern)
-    name = f"{command} for {len(found)} files"
+    name = f"{line_without_secrets(command)} for {len(found)} files"
     if any(PLACE in word and word != PLACE for word in template):  # a part of a word: one file to each command
         return OwnCommands(name, TaskBatch.of([[word.replace(PLACE, file) for word in template] for file in found]))
     return OwnCommands(name, TaskBatch.from_template(template, found))

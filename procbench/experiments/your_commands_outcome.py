@@ -38,6 +38,7 @@ class YourCommandsResult(Outcome):
         first: The run as it was.
         suggestions: What was suggested, in the order of trying, with status and effect; what nobody tried is
             ``unmeasured``. One whose rule is ``all together`` compares ``after`` with ``before``.
+        refused: Why nothing can be proved with these commands; empty if it can.
     """
 
     experiment = "your_commands"
@@ -47,6 +48,7 @@ class YourCommandsResult(Outcome):
     after: RunSettings
     first: WatchedRun
     suggestions: tuple[OptimizationSuggestion, ...]
+    refused: str = ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -150,7 +152,7 @@ class YourCommandsResult(Outcome):
         best = self._whole_effect()
         return {
             "title": "Your commands",
-            "sentence": f"{len(self.first.results)} commands took {self.first.seconds:.3g} s. {self._found()}",
+            "sentence": f"{len(self.first.results)} commands took {self.first.seconds:.3g} s{self._how()}. {self._found()}",
             "effect": best.to_dict() if best else None,
             "picture_alt": self.programs_alt(),
         }
@@ -198,18 +200,35 @@ class YourCommandsResult(Outcome):
         whole = [one for one in measured if one.rule == TOGETHER]
         return next((one.effect for one in [*whole, *self.proved, *measured]), None)
 
+    def _how(self) -> str:
+        """Return with which settings the first run was, where they are not the usual ones: every gain is against those."""
+        given, usual = self.before.to_dict(), RunSettings().to_dict()
+        words = [f"{name}={_word(given[name])}" for name in given if given[name] != usual[name]]
+        return f" with {' '.join(words)}" if words else ""
+
     def _found(self) -> str:
-        tried = sum(one.effect is not None for one in self.suggestions)
         if not self.proved:
-            if not self.suggestions:
-                return "Nothing was seen that a change of settings could help: keep them."
-            count = f"{tried} of {len(self.suggestions)} measured"
-            return f"No change that was suggested is proved to help ({count}): keep the settings."
+            return self._nothing_proved()
         effect = self._whole_effect()
         together = " together" if len(self.proved) > 1 else ""
         by = "" if effect is None else f",{together} {effect.ratio:.2g} times as good"
         changes = "; ".join(f"{one.change}" for one in self.proved)
         return f"Proved to help here: {changes}{by}."
+
+    def _nothing_proved(self) -> str:
+        """Return what that means: that nothing helps, that nobody knows yet, or that nothing could be measured."""
+        if self.refused:
+            return f"Nothing was measured: {self.refused}."
+        tried = [one for one in self.suggestions if isinstance(one.change, SettingsChange)]
+        if not tried:
+            return "Nothing was seen that a change of settings could help: keep them."
+        open_ones = [one for one in tried if one.status in ("inconclusive", "unmeasured")]
+        if not open_ones:
+            return f"No change of {len(tried)} that were suggested helps: keep the settings."
+        first = open_ones[0]
+        state = "is not decided" if first.effect is not None else "was not measured"
+        why = f" ({first.note})" if first.note else ""
+        return f"Nothing is proved yet: {first.change} {state}{why}. Raise budget_s."
 
     def _replayed(self) -> RunSettings | None:
         return _through(self.proved, self.before, undo=False)

@@ -18,6 +18,9 @@ from procbench.scheduling.settings import RunSettings
 
 EXPERIMENT: Final = "proof"
 
+NOT_REPEATABLE: Final = "cannot be repeated from its record"
+"""How the note of a proof begins whose commands were not recorded; the reason follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredProof:
@@ -77,11 +80,14 @@ def recorded(
     repeats: str = "",
 ) -> OptimizationSuggestion:
     """Keep a proof, and return its suggestion with the file as evidence; where that fails its note says so."""
+    workload = runs.batch.to_dict()
+    if why := workload["left_out"]:
+        judged = replace(judged, note="; ".join(filter(None, (judged.note, f"{NOT_REPEATABLE}: {why}"))))
     parameters: dict[str, Any] = {
         "suggestion": judged.to_dict(),
         "asked": asked.to_dict(),
         "settings": runs.before.to_dict(),
-        "workload": runs.batch.to_dict(),
+        "workload": workload,
         "budget_s": budget_s,
         "seed": trials.seed,
         "stopped_because": trials.stopped_because,

@@ -115,8 +115,8 @@ class Store:
     ) -> LoadedRuns:
         """Read all runs, or those of one experiment or host; what cannot be read is named and never stops the rest.
 
-        A damaged file is moved to ``quarantine/``, never deleted. One that a newer procbench wrote, or that may not be
-        read, stays where it is. All of them stand in :attr:`LoadedRuns.quarantined`.
+        A damaged run is moved to ``quarantine/``, never deleted. A file that is not named like a run, that a newer procbench
+        wrote, or that may not be read, stays where it is. All of them stand in :attr:`LoadedRuns.quarantined`.
 
         Args:
             experiment: Only this experiment, as it was called when recorded.
@@ -140,7 +140,8 @@ class Store:
             except FileNotFoundError:  # deleted, or moved aside by another process, which reports it
                 continue
             except DamagedRunError as error:
-                where = self._quarantine(path) if move_damaged else "the file stays where it is"
+                # What is not named like a run is somebody's own file, and not ours to move.
+                where = self._quarantine(path) if move_damaged and named else "the file stays where it is"
                 refused.append((path, f"{error}; {where}"))
             except (NewerSchemaError, OSError) as error:
                 refused.append((path, f"{error}; the file stays where it is"))

@@ -33,9 +33,25 @@ _RESERVED: Final = frozenset(
 )
 """Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
 
-_SECRET = re.compile(r"token|secret|passw(or)?d|credential|(^|[-_]|api)key$", re.IGNORECASE)
-_SAID = re.compile(r"(authorization\s*:\s*|bearer\s+|api-?key\s*:\s*)\S.*", re.IGNORECASE)
-_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@|(?<=[?&])((?:[\w-]*(?:token|key|secret|password))=)[^&\s]+", re.IGNORECASE)
+_SECRET = re.compile(
+    r"token|secret|passw(or)?d|passphrase|credential|cookie|(^|[-_])(pw|pwd|pass|auth|sig|signature)$|(^|[-_]|api)key$",
+    re.IGNORECASE,
+)
+_SAID = re.compile(r"(authorization\s*:\s*|bearer\s+|api-?key\s*:\s*|cookie\s*:\s*)\S.*", re.IGNORECASE)
+_IN_ADDRESS = re.compile(
+    r"(?<=://)[^/@\s]+@|(?<=[?&])((?:[\w-]*(?:token|key|secret|password|sig|signature))=)[^&\s]+", re.IGNORECASE
+)
+_IN_JSON = re.compile(
+    r"""(["'][\w-]*(?:token|secret|passw(?:or)?d|api-?key)[\w-]*["']\s*:\s*["'])[^"']+""", re.IGNORECASE
+)
+_BY_FORM = re.compile(
+    r"\b(?:gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|sk-[\w-]{16,}"
+    r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+)"
+)
+"""What GitHub, GitLab, AWS, Slack and others hand out, and signed JSON tokens: known by their first letters."""
+_USERS = frozenset({"-u", "--user", "--proxy-user"})
+_PASSWORDS_OF = {"sshpass": "-p", "mysql": "-p", "mysqldump": "-p", "mariadb": "-p", "7z": "-p"}
+"""Programs with a short option for a password, which stands behind it or is the next word."""
 _HIDDEN = "***"
 
 
@@ -52,20 +68,43 @@ def without_secrets(argv: Iterable[str]) -> list[str]:
     """Return a command as it may be recorded: the value of what is called token, secret, password or key is hidden.
 
     ``NAME=value`` and ``--name=value`` hide the value, an option such as ``--password`` hides the argument behind it. What
-    stands behind ``Authorization:`` or ``Bearer`` is hidden too, and in an address its user and password and such parameters.
-    A secret that is called nothing, such as that of ``mysql -pWORD``, cannot be told.
+    stands behind ``Authorization:`` or ``Bearer`` is hidden too, in an address its user and password and such parameters, in
+    JSON what such names have, the password behind ``--user``, tokens of a well-known form, and what ``-p`` gives to ``mysql``
+    and the like. A secret that is called nothing and looks like nothing cannot be told.
     """
+    words = list(argv)
+    short = _PASSWORDS_OF.get(words[0].rpartition("/")[2] if words else "", "")
     shown: list[str] = []
-    hide_next = False
-    for argument in argv:
+    hide_next = of_user = False
+    for argument in words:
         name, equals, _ = argument.partition("=")
         secret = _SECRET.search(name) is not None and not any(mark in name for mark in " /\n")
-        shown.append(_HIDDEN if hide_next else f"{name}={_HIDDEN}" if secret and equals else _without_said(argument))
-        hide_next = secret and not equals and argument.startswith("-")
+        if hide_next:
+            shown.append(_HIDDEN)
+        elif of_user and ":" in argument:
+            shown.append(f"{argument.partition(':')[0]}:{_HIDDEN}")
+        elif short and argument.startswith(short) and len(argument) > len(short):
+            shown.append(short + _HIDDEN)
+        else:
+            shown.append(f"{name}={_HIDDEN}" if secret and equals else _without_said(argument))
+        hide_next = (secret and not equals and argument.startswith("-")) or (bool(short) and argument == short)
+        of_user = argument in _USERS
     return shown
+
+
+def line_without_secrets(line: str) -> str:
+    """Return a command's line as it may be recorded; one that cannot be split hides only what announces itself."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return _without_said(line)
+    hidden = without_secrets(words)
+    return line if hidden == words else shlex.join(hidden)
 
 
 def _without_said(argument: str) -> str:
     """Return an argument without the secrets that its own text announces."""
     argument = _SAID.sub(lambda found: found[1] + _HIDDEN, argument)
+    argument = _IN_JSON.sub(lambda found: found[1] + _HIDDEN, argument)
+    argument = _BY_FORM.sub(_HIDDEN, argument)
     return _IN_ADDRESS.sub(lambda found: f"{found[1] or ''}{_HIDDEN}{'' if found[1] else '@'}", argument)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from procbench.errors import InvalidInputError
 from procbench.views.folders import write_text
 from procbench.views.pages import STATUS_WORDS, compared_page
 from procbench.views.report_data import Found, ReportData, by_word, read_report
 from procbench.views.terminal import one_line
+
+_NO_MATTER: Final = frozenset({"budget_s", "full", "data_dir", "seed"})
 
 Verdict = Literal["more", "less", "the same", "not comparable"]
 
@@ -93,8 +95,22 @@ def _difference(old: Found | None, new: Found | None) -> Difference:
     effects = [None if found is None or found.headline is None else found.headline.effect for found in (old, new)]
     if effects[0] is None or effects[1] is None:
         return Difference(title, before, now, "not comparable", "only one of them says" if before != now else "")
+    if old is not None and new is not None and (asked := _asked_otherwise(old, new)):
+        return Difference(title, before, now, "not comparable", asked)
     verdict, words = _compared(effects[0], effects[1])
     return Difference(title, before, now, verdict, words)
+
+
+def _asked_otherwise(old: Found, new: Found) -> str:
+    """Return what was asked for otherwise, where that makes it another measurement; how long it may take does not."""
+    if old.parameters is None or new.parameters is None:
+        return ""
+    names = [
+        name
+        for name in {**old.parameters, **new.parameters}
+        if name not in _NO_MATTER and old.parameters.get(name) != new.parameters.get(name)
+    ]
+    return f"other parameters were asked for: {', '.join(names)}" if names else ""
 
 
 def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Verdict, str]:

@@ -104,13 +104,15 @@ def in_short(rows: Sequence[ReportRow], warnings: Sequence[NoiseWarning]) -> tup
     ]
     compared = [(row, row.headline.effect) for row in done if row.headline and row.headline.effect]
     better = [(row, effect) for row, effect in compared if effect.get("verdict") == "better" and "low" in effect]
-    if better:
-        row, effect = max(better, key=lambda found: float(found[1]["ratio"] or 0))
+    others = [found for found in better if found[0].notebook != "your_commands"]  # those have had their say
+    if others:
+        row, effect = max(others, key=lambda found: float(found[1]["ratio"] or 0))
         sure = f"{100 * float(effect.get('confidence') or 0.95):.3g} % interval {effect['low']:.3g} to {effect['high']:.3g}"
+        title = row.headline.title if row.headline else row.title
         what = f"{effect.get('condition', 'the change')} against {effect.get('baseline', 'the usual way')}"
         points.append(
             Point(
-                f"The largest difference shown: {row.title}. {what}: {effect['ratio']:.3g} times as good, {sure}.",
+                f"The largest difference shown, {title}: {what} is {effect['ratio']:.3g} times as good, {sure}.",
                 row.page,
             )
         )
@@ -119,8 +121,8 @@ def in_short(rows: Sequence[ReportRow], warnings: Sequence[NoiseWarning]) -> tup
         open_ = len(compared) - len(better) - worse
         points.append(
             Point(
-                f"Of {len(compared)} comparisons {len(better)} show a gain, {worse} a loss, and {open_} no difference "
-                "beyond what noise alone shows."
+                f"Of the notebooks' {len(compared)} comparisons {len(better)} show a gain, {worse} a loss, and {open_} "
+                "no difference beyond what noise alone shows."
             )
         )
     if warnings:

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import keyword
+import math
 import re
 import sys
 import tokenize
@@ -115,6 +116,12 @@ def _nbformat() -> Any:
     return nbformat
 
 
+def notebook_text(notebook: NotebookNode) -> str:
+    """Return a notebook as its file holds it."""
+    text: str = _nbformat().writes(notebook)
+    return text
+
+
 def read_notebook(path: Path) -> NotebookNode:
     """Read and validate a notebook file.
 
@@ -195,7 +202,8 @@ def check_parameters(declared: Sequence[Parameter], requested: Mapping[str, obje
         requested: Values by name.
 
     Raises:
-        InvalidInputError: A name is no plain identifier or not declared, or a value is of another type than declared.
+        InvalidInputError: A name is no plain identifier or not declared, or a value is of another type than declared; a
+            budget is no time.
     """
     known = {parameter.name: parameter for parameter in declared}
     checked: dict[str, Plain] = {}
@@ -203,6 +211,9 @@ def check_parameters(declared: Sequence[Parameter], requested: Mapping[str, obje
         if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name) or name not in known:
             raise InvalidInputError(f"the notebook has no parameter {str(name)[:80]!r}; {_listed(declared)}")
         checked[str(name)] = _converted(known[name], value, declared)
+    budget = checked.get("budget_s", 1.0)
+    if not (isinstance(budget, int | float) and math.isfinite(budget) and budget > 0):
+        raise InvalidInputError(f"budget_s is a number of seconds above 0, and not {budget!r}")
     return checked
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from procbench.errors import InvalidInputError
 from procbench.lab.files import check_writable_folder
+from procbench.scheduling.shown import line_without_secrets
 from procbench.views.notebooks import (
     Parameter,
     Plain,
@@ -14,9 +16,13 @@ from procbench.views.notebooks import (
     declared_parameters,
     find_notebook,
     find_notebooks,
+    has_tag,
     notebook_word,
     read_notebook,
 )
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 DATA_FOLDER = "data_dir"
 """The parameter of a notebook that records its run."""
@@ -29,6 +35,9 @@ RUNS_FOLDER = "folder"
 
 FILES = "files"
 """The parameter of a notebook that takes a pattern of files."""
+
+INJECTED_TAG = "injected-parameters"
+"""The tag of the cell that papermill adds, with the values that were asked for."""
 
 FULL = "full"
 """The parameter of a notebook that can take more time for narrower intervals."""
@@ -143,3 +152,20 @@ def _listed(declared: Mapping[str, Sequence[Parameter]], word: str | None) -> st
     shown = {word: declared[word]} if word is not None else declared
     parts = [f"{one}: {', '.join(p.name for p in parameters) or 'none'}" for one, parameters in shown.items()]
     return f"declared are: {'; '.join(parts)}"
+
+
+def without_secrets(values: Mapping[str, Plain]) -> dict[str, Plain]:
+    """Return parameters as a page may show them: a command's passwords and tokens are hidden."""
+    return {name: line_without_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def hide_secrets(notebook: NotebookNode, values: Mapping[str, Plain]) -> bool:
+    """Take the secrets of parameters out of an executed notebook; return whether there were any."""
+    shown = without_secrets(values)
+    if shown == values:
+        return False
+    for cell in notebook.cells:
+        if has_tag(cell, INJECTED_TAG):
+            cell.source = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in shown.items())])
+    notebook.metadata.get("papermill", {}).get("parameters", {}).update(shown)
+    return True

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _STYLES: Final[Mapping[str, tuple[str, str]]] = {
     "proved": (BLUE, "o"),
     "harmful": (VERMILION, "X"),
-    "no gain": (COLOURS[5], "s"),
+    "no gain": (COLOURS[1], "s"),
     "inconclusive": ("#777777", "D"),
 }
+_LOG_FROM: Final = 5.0  # times from the least to the most; below that a logarithmic axis has hardly a number on it
 _LINE: Final[dict[str, Any]] = {"markersize": 7, "capsize": 4, "linewidth": 2, "linestyle": "none"}
 
 
@@ -48,9 +49,10 @@ def effects(table: pd.DataFrame) -> Axes:
         at = (row["high"] if math.isfinite(row["high"]) else row["ratio"], place)
         axes.annotate(f"{row['ratio']:.2f}", at, (8, -4), textcoords="offset points", fontsize=9)
     axes.axvline(1, color="#555555", linestyle="--", linewidth=1.5, label="no change")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    if axes.dataLim.xmax > _LOG_FROM * max(axes.dataLim.xmin, 1e-9):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.margins(x=0.15)
     axes.set_yticks(range(len(found)), [textwrap.fill(row["change"], 30) for row in found])
     axes.set_ylim(-0.6, len(found) - 0.4)

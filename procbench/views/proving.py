@@ -18,7 +18,7 @@ from procbench.lab.advice import advise, prove_first
 from procbench.lab.batches import TaskBatch
 from procbench.lab.files import check_writable_folder
 from procbench.lab.host import read_host
-from procbench.lab.proof import prove
+from procbench.lab.proof import Proof, proof_of
 from procbench.lab.proof_records import StoredProof
 from procbench.lab.results import Progress
 from procbench.lab.store import Store, run_name
@@ -32,6 +32,8 @@ from procbench.views.suggestion_table import effect_words, show_suggestions
 from procbench.views.terminal import one_line
 
 DEFAULT_BUDGET_S: Final = 60.0
+
+_INTERRUPTED: Final = 130  # as a shell has it
 
 Tell = Callable[[OptimizationSuggestion, Progress], object]
 
@@ -151,7 +153,7 @@ def _anew(options: ProveOptions, say: Callable[[str], None]) -> int:
         show_suggestions(found, sys.stdout)
     else:
         sys.stdout.write("nothing is suggested: as far as the rules can see, this batch is run well\n")
-    return _status(found)
+    return _status(proofs, say)
 
 
 def _again(options: ProveOptions, say: Callable[[str], None]) -> int:
@@ -165,7 +167,7 @@ def _again(options: ProveOptions, say: Callable[[str], None]) -> int:
     if stored.run.host_id != host.host_id:
         say("that proof comes from another host; what it gained there and gains here need not be alike")
     with _progress(say) as tell:
-        now = prove(
+        proof = proof_of(
             stored.asked,
             stored.batch,
             stored.settings,
@@ -176,21 +178,25 @@ def _again(options: ProveOptions, say: Callable[[str], None]) -> int:
             repeats=run_name(stored.run.path),
             on_progress=lambda progress: tell(stored.asked, progress),
         )
+    now = proof.suggestion
     if options.as_json:
         sys.stdout.write(json.dumps([now.to_dict()], indent=1) + "\n")
-        return _status([now])
+        return _status([proof], say)
     show_suggestions([now], sys.stdout)
     then = stored.suggestion
     sys.stdout.write(
         f"   {'before':12}{then.status}{f', {effect_words(then.effect)}' if then.effect else ''}, on "
         f"{stored.run.recorded_at:%Y-%m-%d %H:%M} UTC; it is {'' if then.status == now.status else 'not '}the same again\n"
     )
-    return _status([now])
+    return _status([proof], say)
 
 
-def _status(found: Sequence[OptimizationSuggestion]) -> int:
-    """Return 1 where something was tried, and the budget did not suffice for a single measurement."""
-    tried = [one for one in found if one.status != "unmeasured"]
+def _status(proofs: Sequence[Proof], say: Callable[[str], None]) -> int:
+    """Return 130 after Ctrl-C, and 1 where something was tried, and the budget did not suffice for a single measurement."""
+    if any(proof.interrupted for proof in proofs):
+        say("interrupted: what is said above rests on what was measured by then")
+        return _INTERRUPTED
+    tried = [proof.suggestion for proof in proofs if proof.suggestion.status != "unmeasured"]
     return int(bool(tried) and all(one.effect is None and one.status == "inconclusive" for one in tried))
 
 

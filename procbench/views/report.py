@@ -30,11 +30,12 @@ from procbench.views.notebooks import (
     check_parameters,
     declared_parameters,
     has_tag,
+    notebook_text,
     notebook_word,
     read_notebook,
 )
 from procbench.views.pages import NoiseWarning, ReportRow, index_page, notebook_page
-from procbench.views.parameters import check_paths
+from procbench.views.parameters import INJECTED_TAG, check_paths, hide_secrets, without_secrets
 from procbench.views.progress import ProgressEvent, time_left
 from procbench.views.render import RenderJob, RenderOutcome, scratch_folder
 from procbench.views.report_data import previous_report, read_report, report_json
@@ -128,12 +129,18 @@ def build_report(
             tell("started", k)
             waiting = functools.partial(tell, "waiting", k)
             row, fragment = _run_notebook(path, folder, values, timeout_s=notebook_timeout_s, cwd=cwd, on_wait=waiting)
-            write_text(folder / row.page, notebook_page(row, fragment, values, when=when, host=host))
+            write_text(folder / row.page, notebook_page(row, fragment, without_secrets(values), when=when, host=host))
             rows.append(row)
             tell.durations[row.notebook] = row.seconds
             tell("finished", k, status=row.status)
         seconds = time.monotonic() - start
-        data = report_json(rows, host=host, host_id=host_id, when=when)
+        data = report_json(
+            rows,
+            host=host,
+            host_id=host_id,
+            when=when,
+            parameters={word: without_secrets(values) for word, (_, values) in work.items()},
+        )
         write_text(folder / "report.json", data)
         before = previous_report(out_root, host_id)
         index = index_page(
@@ -245,6 +252,8 @@ def _row(job: RenderJob, outcome: RenderOutcome, seconds: float) -> tuple[Report
         job.output.unlink(missing_ok=True)  # torn, by a child that was killed while it wrote
     else:
         executed = job.output.name
+        if hide_secrets(notebook, job.parameters):
+            write_text(job.output, notebook_text(notebook))
         if outcome.status != "ok" and cell is None:
             cell = _running_cell(notebook)
         headline, picture = read_headline(notebook)
@@ -267,7 +276,7 @@ def _row(job: RenderJob, outcome: RenderOutcome, seconds: float) -> tuple[Report
 
 def _running_cell(notebook: NotebookNode) -> int | None:
     """Return the position, from 1, of the cell that ran when the rendering process was ended; papermill marked it."""
-    own = [cell for cell in notebook.cells if not has_tag(cell, "injected-parameters")]
+    own = [cell for cell in notebook.cells if not has_tag(cell, INJECTED_TAG)]
     marks = (cell.metadata.get("papermill", {}).get("status") for cell in own)
     return next((position for position, status in enumerate(marks, 1) if status == "running"), None)
 

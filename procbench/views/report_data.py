@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +28,14 @@ class Found:
         title: Its title.
         status: As of a report's row.
         headline: What it found; None where it did not say, or did not come to its end.
+        parameters: What was asked for, without secrets; None if an older procbench did not say.
     """
 
     notebook: str
     title: str
     status: str
     headline: Headline | None
+    parameters: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,29 @@ class ReportData:
     found: tuple[Found, ...]
     folder: Path
 
+    @property
+    def is_of_use(self) -> bool:
+        """Whether any of its notebooks came to its end, or it has none."""
+        return not self.found or any(one.status == "ok" for one in self.found)
 
-def report_json(rows: Iterable[ReportRow], *, host: str, host_id: str, when: datetime) -> str:
-    """Return what stands in ``report.json``."""
+
+def report_json(
+    rows: Iterable[ReportRow],
+    *,
+    host: str,
+    host_id: str,
+    when: datetime,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Return what stands in ``report.json``; ``parameters`` are those asked for, by notebook word and name, without secrets."""
+    asked = parameters or {}
     found = [
         {
             "notebook": row.notebook,
             "title": row.title,
             "status": row.status,
             "headline": row.headline.to_json() if row.headline is not None and row.status == "ok" else None,
+            **({"parameters": dict(asked[row.notebook])} if row.notebook in asked else {}),
         }
         for row in rows
     ]
@@ -102,7 +118,7 @@ def read_report(folder: Path) -> ReportData:
 
 
 def previous_report(out_root: Path, host_id: str) -> ReportData | None:
-    """Return the newest report of this machine among all reports; those that cannot be read are passed over."""
+    """Return the newest report of this machine in which a notebook came to its end; what cannot be read is passed over."""
     reports: list[ReportData] = []
     for path in out_root.glob(f"[!.]*/{FILE}"):
         if path.parent.is_symlink():
@@ -111,7 +127,7 @@ def previous_report(out_root: Path, host_id: str) -> ReportData | None:
             reports.append(read_report(path.parent))
         except InvalidInputError:
             continue
-    own = [report for report in reports if host_id and report.host_id == host_id]
+    own = [report for report in reports if host_id and report.host_id == host_id and report.is_of_use]
     return max(own, key=lambda report: report.when, default=None)
 
 
@@ -119,7 +135,10 @@ def _found(plain: dict[str, Any]) -> Found:
     if plain["status"] not in STATUS_WORDS:
         raise ValueError(f"there is no status {plain['status']!r}")
     headline = None if plain["headline"] is None else Headline.from_json(plain["headline"])
-    return Found(str(plain["notebook"])[:200], str(plain["title"])[:300], str(plain["status"]), headline)
+    parameters = plain.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise ValueError("parameters that are no object")
+    return Found(str(plain["notebook"])[:200], str(plain["title"])[:300], str(plain["status"]), headline, parameters)
 
 
 def by_word(found: Sequence[Found]) -> dict[str, Found]:

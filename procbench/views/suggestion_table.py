@@ -11,6 +11,7 @@ from typing import Final, TextIO
 
 from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
+from procbench.lab.proof_records import NOT_REPEATABLE
 from procbench.lab.store import run_name
 from procbench.views.terminal import one_line
 
@@ -24,6 +25,7 @@ STATUS_WORDS: Final[Mapping[str, str]] = {
     "inconclusive": "tried: not decided",
 }
 
+_THE_SAME: Final = 1.1  # times, to either side
 _GAIN_WORDS: Final = {"time": "time", "memory": "peak memory"}
 _SIDE_WORDS: Final = {"time": "time", "memory": "peak memory", "cpu_time": "CPU time", "latency": "slowest commands"}
 _HEADS: Final = ("change", "status", "measured effect", "side effects", "run that proves it, and what repeats it")
@@ -68,17 +70,21 @@ class Row:
                 f"{_SIDE_WORDS.get(name, name)} {effect_words(effect)}" for name, effect in one.side_effects.items()
             ),
             run=run_name(one.evidence) if one.evidence else "",
-            command=repeat_command(one),
+            command="" if NOT_REPEATABLE in one.note else repeat_command(one),
             seen=f"{one.description}. {one.why}",
             note=one.note,
         )
 
 
 def effect_words(effect: Effect) -> str:
-    """Return an effect as ``1.80 times better [1.62, 2.01]``, less than 1 as so many times worse, about 1 as the same."""
+    """Return an effect as ``1.80 times better [1.62, 2.01]``, less than 1 as so many times worse, about 1 as the same.
+
+    An interval that holds 1 and reaches far says neither.
+    """
     known = effect.low > 0 and effect.high < float("inf")
     if known and effect.low <= 1 <= effect.high:
-        return f"the same within [{effect.low:.2f}, {effect.high:.2f}]"
+        near = effect.high <= _THE_SAME and effect.low >= 1 / _THE_SAME
+        return f"{'the same' if near else 'no difference shown'} within [{effect.low:.2f}, {effect.high:.2f}]"
     better = effect.ratio >= 1
     ends = (effect.low, effect.high) if better else (1 / effect.high, 1 / effect.low if effect.low else float("inf"))
     times = effect.ratio if better else 1 / effect.ratio
