@@ -193,6 +193,7 @@ def monitor(
     from procbench.views.monitored import watch
     from procbench.views.run_options import check_seconds
 
+    check_seconds(interval, "--interval")
     check_seconds(duration, "--duration")
     return watch(command or (), interval_s=interval, duration_s=duration, out=out, port=openmetrics)
 
@@ -258,6 +259,8 @@ def history(
     from procbench.views.run_options import check_folder
 
     check_folder("--data", data)
+    if not data.exists():
+        say(f"there is no folder {data}; procbench run --record, prove and report make it")
     lines, loaded = load_history(data, experiment)
     if as_json:
         import json

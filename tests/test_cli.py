@@ -683,3 +683,23 @@ def test_a_setting_that_makes_no_sense_is_one_line(tmp_path: Path, word: str, na
     assert done.stderr.count("\n") == 1
     assert names in done.stderr
     assert not mark.exists()
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_without_a_word(tmp_path: Path):
+    """No traceback out of an import; a SIGINT that whoever started it ignores stays ignored."""
+    code = """
+import os, signal, sys
+class Strikes:
+    def find_spec(self, name, *_):
+        if name == "procbench.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Strikes())
+sys.argv = ["procbench", "--version"]
+from procbench.__main__ import main
+main()
+"""
+    for prepare, status, said in (("", -signal.SIGINT, ""), ("trap '' INT; ", 0, "procbench ")):
+        argv = ["sh", "-c", f'{prepare}exec "$0" -c "$1"', sys.executable, code]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (status, "")
+        assert done.stdout.startswith(said)

@@ -32,6 +32,7 @@ def test_a_line_for_each_sample_and_a_summary(tmp_path: Path):
     assert len(lines) >= 2
     found = facts_of(lines[-1])
     assert found["memory.total"] > 1e6
+    assert "=nan" not in done.stdout
     assert found["processes.count"] >= 1
     assert found["time_s"] > facts_of(lines[0])["time_s"]
     assert "\x1b" not in done.stdout + done.stderr
@@ -54,6 +55,7 @@ def test_a_command_that_cannot_be_started(tmp_path: Path):
     done = procbench("monitor", "no-such-program-here", cwd=tmp_path)
     assert done.returncode == 127
     assert "cannot start 'no-such-program-here'" in done.stderr
+    assert done.stderr.count("\n") == 1
     (tmp_path / "plain").write_text("x")
     done = procbench("monitor", "./plain", cwd=tmp_path)
     assert done.returncode == 126
@@ -142,7 +144,7 @@ def test_prometheus_can_ask_while_a_command_runs(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--interval", "0"), "interval_s"),
+        (("--interval", "0"), "--interval"),
         (("--duration", "-1"), "--duration"),
         (("--out", "m.txt"), ".parquet or .csv"),
         (("--out", "folder.csv"), "is a folder"),

@@ -289,6 +289,18 @@ def test_a_signal_while_the_host_is_changed_restores_it(tmp_path: Path, number: 
     assert state.read_text() == "old"
 
 
+def test_what_cannot_be_asked_for_is_refused_before_anything_runs(tmp_path: Path):
+    (tmp_path / "commands").write_text("touch ran\n")
+    for words, says in (
+        (["--commands", "commands", "--only", "nosuch"], "there is no rule 'nosuch'; there are: "),
+        (["0123abcd", "--commands", "commands"], "be it a command or a recorded proof"),
+    ):
+        done = procbench("prove", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert says in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_proof_that_is_interrupted_says_so_and_keeps_what_there_is(tmp_path: Path):
     """Ctrl-C after some blocks: exit status 130, not that of a proof, and what was measured is said."""
     (tmp_path / "commands").write_text(WAITING)

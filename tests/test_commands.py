@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procbench.errors import InvalidInputError
-from procbench.scheduling.commands import command_lines, each_argument, read_batch
+from procbench.scheduling.commands import command_lines, each_argument, read_batch, shell_words
 from procbench.scheduling.grouping import LONGEST_ARGUMENT
 from procbench.scheduling.shown import line_without_secrets, without_secrets
 from procbench.views.terminal import one_line
@@ -146,6 +146,20 @@ def test_secrets_are_hidden_before_a_command_is_recorded():
     argv = ["curl", "--token=abc", "API_KEY=abc", "--password", "abc", "-o", "monkey=x", "http://x/?token=1"]
     hidden = ["curl", "--token=***", "API_KEY=***", "--password", "***", "-o", "monkey=x"]
     assert without_secrets(argv)[:7] == hidden
+
+
+@pytest.mark.parametrize(
+    ("argvs", "says"),
+    [
+        ([["true"], ["echo", "hi", ">", "out"]], "command 2 has the word '>'"),
+        ([["a", "&&", "b"]], "command 1 has the word '&&'"),
+        ([["sh", "-c", "a | b"], ["echo", "a|b"], ["bash", "x", ";"], ["find", ".", ";"]], ""),
+    ],
+)
+def test_words_that_only_a_shell_understands_are_pointed_out(argvs: list[list[str]], says: str):
+    warning = shell_words(argvs)
+    assert warning.startswith(says)
+    assert bool(warning) is bool(says)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procbench.analysis.history import Line, changed_facts, history, pace_of
+from procbench.errors import InvalidInputError
 from procbench.lab import store as store_module
 from procbench.lab.host import HostFacts, read_host
 from procbench.lab.store import QUARANTINE, Store
@@ -136,7 +137,8 @@ def test_one_experiment_can_be_asked_for(stepped: Path, tmp_path: Path, host: Ho
     lines, _ = load_history(tmp_path, "Another one")
     assert {(line.experiment, len(line.points)) for line in lines} == {("Another one", 3)}
     assert "too few runs to tell" in said(lines, tmp_path)
-    assert load_history(tmp_path, "no such")[0] == []
+    with pytest.raises(InvalidInputError, match="there are: Another one, stealing"):
+        load_history(tmp_path, "no such")
 
 
 def test_damaged_and_newer_files_are_named_and_passed_over(
@@ -261,8 +263,16 @@ def test_the_command_tells_all_as_json(stepped: Path, tmp_path: Path):
 def test_no_history_is_said_and_a_file_is_no_folder(tmp_path: Path):
     done = procbench("history", "--data", "none", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "no run with values has been recorded here\n")
+    assert "there is no folder none" in done.stderr
     (tmp_path / "file").write_text("")
     assert procbench("history", "--data", "file", cwd=tmp_path).returncode == 2
+
+
+def test_an_experiment_that_is_not_there_is_answered_with_those_there_are(stepped: Path):
+    done = procbench("history", "--data", str(stepped), "--experiment", "nosuch", cwd=stepped)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no experiment 'nosuch'" in done.stderr
+    assert "there are: stealing" in done.stderr
 
 
 def test_what_was_recorded_cannot_write_on_the_terminal(tmp_path: Path, host: HostFacts):

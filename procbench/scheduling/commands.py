@@ -9,13 +9,19 @@ import codecs
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from procbench.cpu.priorities import PRIORITIES, Priority
 from procbench.errors import InvalidInputError
+from procbench.io.command import Argument
 from procbench.scheduling.grouping import LONGEST_ARGUMENT, LONGEST_COMMAND, PLACE, filled, grouped
 from procbench.scheduling.records import STANDARD_INPUT, place, records
 from procbench.scheduling.shown import shell_line
+
+_OPERATORS: Final = frozenset({">", ">>", "<", "|", "||", "&&", ";", "&", "2>", "2>&1", ">&2"})
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "test", "[", "expr", "find"})
+"""Programs to which such a word may well be meant."""
 
 
 class Commands(NamedTuple):
@@ -34,6 +40,20 @@ class Commands(NamedTuple):
         if self.arguments is None:
             return os.fsdecode(shell_line(self.argvs[number]))
         return " ".join(self.arguments[number])
+
+
+def shell_words(argvs: Iterable[Sequence[Argument]]) -> str:
+    """Return what a person should know of the first command that holds a word only a shell understands; empty if none does."""
+    for number, argv in enumerate(argvs, 1):
+        if Path(os.fsdecode(argv[0])).name in _SHELLS:
+            continue
+        for word in argv[1:]:
+            if word in _OPERATORS:
+                return (
+                    f"command {number} has the word {word!r}, which the program gets as it stands, because no shell is used; "
+                    f"where you want one: sh -c '...'"
+                )
+    return ""
 
 
 def read_batch(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from procbench.analysis.history import Change, Line, pace_of
+from procbench.errors import InvalidInputError
 from procbench.lab.runs import LoadedRuns
 from procbench.views.terminal import one_line
 
@@ -102,12 +103,18 @@ def load_history(folder: Path, experiment: str | None = None) -> tuple[list[Line
 
     Raises:
         RecordError: The folder cannot be read.
+        InvalidInputError: There is no such experiment among others.
     """
     from procbench.analysis.history import history
     from procbench.lab.shipped import is_shipped
     from procbench.lab.store import Store
 
-    loaded = Store(folder).load(experiment, move_damaged=not is_shipped(folder))
+    store, move = Store(folder), not is_shipped(folder)
+    loaded = store.load(experiment, move_damaged=move)
+    if experiment is not None and not loaded.runs:
+        known = sorted({run.experiment for run in store.load(move_damaged=move).runs})
+        if known:
+            raise InvalidInputError(f"there is no experiment {experiment!r} in {folder}; there are: {', '.join(known)}")
     return history(loaded.runs), loaded
 
 

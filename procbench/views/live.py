@@ -53,7 +53,11 @@ class Lines:
             return
         words = [f"time_s={sample.time_s:.3f}"]
         for collector, values in sample.values.items():
-            words += [f"{collector}.{name}={value:.6g}" for name, value in values.items() if "[" not in name]
+            words += [
+                f"{collector}.{name}={value:.6g}"
+                for name, value in values.items()
+                if "[" not in name and not math.isnan(value)
+            ]
         try:
             self._stream.write(one_line(" ".join(words), longest=10_000) + "\n")
             self._stream.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import BinaryIO, Final, TextIO
 
 from procbench.errors import CommandTimeoutError, InvalidInputError, ProgramNotFoundError, SpawnError
 from procbench.io.blocking import run
+from procbench.io.command import resolve
 from procbench.io.orphans import adopt, adopt_no_longer
 from procbench.io.signals import EndedBySignal, ending_by_exception
 from procbench.monitoring.export import MetricsServer
@@ -51,6 +53,11 @@ def watch(
     """
     if out is not None:
         _check_file(out)
+    if argv:
+        try:
+            resolve(os.fsencode(argv[0]))
+        except SpawnError as error:  # before anything is shown that it would be lost among
+            return _not_run(error)
     stream = sys.stderr if argv else sys.stdout
     with contextlib.ExitStack() as stack:
         stack.enter_context(ending_by_exception())
@@ -104,11 +111,15 @@ def _run(argv: Sequence[str], duration_s: float | None, live: Live) -> int:
         return TIMED_OUT
     except SpawnError as error:
         live.clear()
-        sys.stderr.write(f"procbench: {one_line(str(error))}\n")
-        return NOT_FOUND if isinstance(error, ProgramNotFoundError) else NOT_RUN
+        return _not_run(error)
     if result.returncode is None:  # somebody else waited for it
         return NOT_RUN
     return result.returncode if result.returncode >= 0 else 128 - result.returncode
+
+
+def _not_run(error: SpawnError) -> int:
+    sys.stderr.write(f"procbench: {one_line(str(error))}\n")
+    return NOT_FOUND if isinstance(error, ProgramNotFoundError) else NOT_RUN
 
 
 def _above(live: Live, stream: TextIO) -> Callable[[memoryview], object]:

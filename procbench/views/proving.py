@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from procbench.analysis.rules import RULES
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
 from procbench.errors import InvalidInputError
 from procbench.io.signals import ending_by_exception
@@ -22,7 +23,7 @@ from procbench.lab.proof import Proof, proof_of
 from procbench.lab.proof_records import StoredProof
 from procbench.lab.results import Progress
 from procbench.lab.store import Store, run_name
-from procbench.scheduling.commands import read_batch
+from procbench.scheduling.commands import read_batch, shell_words
 from procbench.scheduling.grouping import PLACE
 from procbench.scheduling.settings import RunSettings
 from procbench.scheduling.task import ProcessTask
@@ -33,6 +34,7 @@ from procbench.views.terminal import one_line
 
 DEFAULT_BUDGET_S: Final = 60.0
 
+_RULES: Final = tuple(rule.__name__ for rule in RULES)
 _INTERRUPTED: Final = 130  # as a shell has it
 
 Tell = Callable[[OptimizationSuggestion, Progress], object]
@@ -77,11 +79,15 @@ class ProveOptions:
         repeats = self.commands is None and self.each is None
         for contradicts, why in (
             (self.most < 1, f"--most is at least 1, and not {self.most}"),
+            (
+                bool(self.only) and self.only not in _RULES,
+                f"there is no rule {self.only!r}; there are: {', '.join(_RULES)}",
+            ),
             (bool(self.only) and self.most != 3, "--only names the one to prove; leave --most out"),
             (self.commands is not None and self.each is not None, "--commands and --each contradict each other"),
             (
                 self.commands is not None and bool(self.words),
-                "--commands brings whole commands; leave the other words out",
+                "--commands brings whole commands; leave the other words out, be it a command or a recorded proof",
             ),
             (
                 self.each is not None and not self.words,
@@ -122,6 +128,8 @@ def prove_asked(options: ProveOptions, say: Callable[[str], None]) -> int:
 
 def _anew(options: ProveOptions, say: Callable[[str], None]) -> int:
     batch = _batch(options)
+    if warning := shell_words(task.argv for task in batch.tasks):
+        say(warning)
     check_writable_folder(options.data)
     budget_s = options.budget or DEFAULT_BUDGET_S
     count = len(batch.tasks) or len(batch.arguments)

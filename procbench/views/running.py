@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from procbench.errors import ProcbenchError
-from procbench.scheduling.commands import Commands, read_batch, read_priorities
+from procbench.scheduling.commands import Commands, read_batch, read_priorities, shell_words
 from procbench.scheduling.shown import shell_line
 from procbench.scheduling.task import TaskResult
 from procbench.views.batch import BatchResult, record_batch, run_batch, showing
@@ -44,6 +44,8 @@ def run_asked(options: RunOptions, say: Callable[[str], None]) -> int:
         null=options.null,
         args_per_task=settings.args_per_task,
     )
+    if options.commands is not None and (warning := shell_words(commands.argvs)):
+        say(warning)
     priorities = None
     if options.priority_from is not None:
         priorities = read_priorities(options.priority_from, len(commands.argvs))
