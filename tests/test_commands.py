@@ -170,6 +170,7 @@ def test_words_that_only_a_shell_understands_are_pointed_out(argvs: list[list[st
         (["/usr/bin/mysql", "-pabc", "base"], ["/usr/bin/mysql", "-p***", "base"]),
         (["sshpass", "-p", "abc", "ssh"], ["sshpass", "-p", "***", "ssh"]),
         (["mkdir", "-p", "abc"], ["mkdir", "-p", "abc"]),
+        (["ffmpeg", "-pass", "1"], ["ffmpeg", "-pass", "1"]),
         (["chown", "-u", "me"], ["chown", "-u", "me"]),
     ],
 )

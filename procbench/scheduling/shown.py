@@ -34,7 +34,7 @@ _RESERVED: Final = frozenset(
 """Words that a shell takes for its own where a command's program stands; those with odd characters are quoted anyhow."""
 
 _SECRET = re.compile(
-    r"token|secret|passw(or)?d|passphrase|credential|cookie|(^|[-_])(pw|pwd|pass|auth|sig|signature)$|(^|[-_]|api)key$",
+    r"token|secret|passw(or)?d|passphrase|credential|cookie|(^|[-_])(pw|pwd|auth|sig|signature)$|(^|[-_]|api)key$",
     re.IGNORECASE,
 )
 _SAID = re.compile(r"(authorization\s*:\s*|bearer\s+|api-?key\s*:\s*|cookie\s*:\s*)\S.*", re.IGNORECASE)
