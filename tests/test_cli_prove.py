@@ -303,7 +303,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_runs(tmp_path: Path
 
 def test_a_proof_that_is_interrupted_says_so_and_keeps_what_there_is(tmp_path: Path):
     """Ctrl-C after some blocks: exit status 130, not that of a proof, and what was measured is said."""
-    (tmp_path / "commands").write_text(WAITING)
+    (tmp_path / "commands").write_text("sleep 0.2\n" * 4)  # so that a proof takes many seconds
     with started("prove", "--commands", "commands", "--set", "workers=1", cwd=tmp_path) as child:
         for line in child.stderr:
             if line.startswith(b"measuring for"):

@@ -140,13 +140,13 @@ def test_secrets_of_commands_are_not_recorded(tmp_path: Path):
 
 
 def test_nobody_is_told_to_keep_settings_that_were_not_measured(tmp_path: Path):
-    """A budget too small for one proof: what is missing is said, and what would do."""
+    """A budget too small for one proof: what was not measured is said, and what to do."""
     (tmp_path / "jobs.txt").write_text("sleep 0.06\n" * 6)
     found = your_commands.run(workload=tmp_path / "jobs.txt", settings="workers=1", budget_s=0.5)
     said = found.headline()["sentence"]
     assert "with workers=1. Nothing is proved yet: workers: 1 → " in said
     assert "was not measured" in said
-    assert "would do" in said
+    assert "Raise budget_s." in said
     assert "keep the settings" not in said
 
 
