@@ -57,7 +57,10 @@ def report(
     data: Data = Path("data"),
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="A B", help="Measure nothing: compare two reports of this --out folder, or two folders."),
+        typer.Option(
+            metavar="A B",
+            help="Measure nothing: compare two reports of this --out folder, or two folders; the earlier one stands first.",
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Limit for each notebook, in seconds.")] = 1800.0,
     notebooks: Annotated[

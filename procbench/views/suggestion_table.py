@@ -28,7 +28,7 @@ STATUS_WORDS: Final[Mapping[str, str]] = {
 _THE_SAME: Final = 1.1  # times, to either side
 _GAIN_WORDS: Final = {"time": "time", "memory": "peak memory"}
 _SIDE_WORDS: Final = {"time": "time", "memory": "peak memory", "cpu_time": "CPU time", "latency": "slowest commands"}
-_HEADS: Final = ("change", "status", "measured effect", "side effects", "run that proves it, and what repeats it")
+_HEADS: Final = ("change", "status", "measured effect", "side effects", "recorded run, and what repeats it")
 
 
 @dataclass(frozen=True, slots=True)
