@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from procbench.analysis.observed import Observed, most_memory_bytes
+from procbench.analysis.observed_machine import OF_MONITOR
 from procbench.analysis.rules import RULES, analyze
 from procbench.analysis.statistics import Effect
 from procbench.analysis.suggestions import (
@@ -345,6 +346,8 @@ def test_a_real_monitors_frame_has_the_names_that_are_looked_for():
         wait_until(lambda: len(monitor.watched[-1].history) > taken + 1)
     pools.remove("few")
     seen = Observed.of([result(0, 1)], RunSettings(), monitor_frame=monitor.frame())
+    plain = Observed.of([result(0, 1)], RunSettings(), monitor_frame=monitor.series())
+    assert {name: plain.to_dict()[name] for name in OF_MONITOR} == {name: seen.to_dict()[name] for name in OF_MONITOR}
     assert seen.processes >= 2
     assert 0 <= seen.zombie_share < 1
     assert math.isfinite(seen.network_bytes_per_s)

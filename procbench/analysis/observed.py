@@ -140,7 +140,7 @@ class Observed:
         cpus: int | None = None,
         memory_bytes: int | None = None,
         statistics: SchedulerStatistics | None = None,
-        monitor_frame: pd.DataFrame | None = None,
+        monitor_frame: pd.DataFrame | Mapping[tuple[str, str], Sequence[float]] | None = None,
         arguments: Sequence[str] | int | None = None,
         topology: CpuTopology | None = None,
     ) -> Self:
@@ -152,7 +152,8 @@ class Observed:
             cpus: CPUs that commands can keep busy; None for those of this process.
             memory_bytes: Memory of the machine; None for this one's.
             statistics: What the scheduler said at the end: it has the numbers of workers that no command came to.
-            monitor_frame: A monitor's tidy frame of the same time: ``collector``, ``metric``, ``value``, ``time_s``.
+            monitor_frame: A monitor's tidy frame of the same time: ``collector``, ``metric``, ``value``, ``time_s``; or its
+                ``series``, for which pandas need not be there.
             arguments: What commands were made from by a template, or how many; None where they came as whole commands.
             topology: The machine's CPUs and caches; None for this one's.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics as st
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from procbench.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    Series = Mapping[tuple[str, str], Sequence[float]]
 
 OF_MONITOR: Final = (
     *("throttled_share", "cpu_pressure", "memory_pressure", "io_pressure", "storage_bytes_per_s"),
@@ -18,26 +21,22 @@ OF_MONITOR: Final = (
 """Fields of :class:`procbench.analysis.observed.Observed` that come from a monitor."""
 
 
-def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
+def seen_by_monitor(watched: pd.DataFrame | Series | None) -> dict[str, float]:
     """Return what a monitor saw: means where it is a rate, extremes where it is a state, NaN where it saw nothing.
 
     Args:
-        frame: As :meth:`procbench.monitoring.monitor.PerformanceMonitor.frame`; None where nobody watched, for an empty result.
+        watched: What :meth:`procbench.monitoring.monitor.PerformanceMonitor.frame` returns, or ``series``; None where nobody
+            watched, for an empty result.
 
     Raises:
         InvalidInputError: The frame lacks a column.
     """
-    if frame is None:
+    if watched is None:
         return {}
-    missing = [name for name in ("collector", "metric", "value", "time_s") if name not in frame.columns]
-    if missing:
-        raise InvalidInputError(
-            f"a monitor's frame has the columns collector, metric, value and time_s; it lacks {missing}"
-        )
+    series = watched if isinstance(watched, Mapping) else _series_of(watched)
 
     def values(collector: str, metric: str) -> list[float]:
-        rows = frame[(frame["collector"] == collector) & (frame["metric"] == metric)].sort_values("time_s")
-        return [float(value) for value in rows["value"] if math.isfinite(value)]
+        return [value for value in series.get((collector, metric), ()) if math.isfinite(value)]
 
     def mean(collector: str, metric: str) -> float:
         found = values(collector, metric)
@@ -47,7 +46,7 @@ def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
     periods, throttled = mean("throttling", "periods"), mean("throttling", "throttled")
     processes = max(values("processes", "count"), default=math.nan)
     zombies = values("processes", "zombie")
-    hits, misses = _requests(frame)
+    hits, misses = _requests(series)
     return {
         "throttled_share": min(1.0, throttled / periods) if periods > 0 else math.nan,
         "cpu_pressure": mean("pressure", "cpu_some"),
@@ -63,9 +62,22 @@ def seen_by_monitor(frame: pd.DataFrame | None) -> dict[str, float]:
     }
 
 
-def _requests(frame: pd.DataFrame) -> tuple[float, float]:
+def _series_of(frame: pd.DataFrame) -> Series:
+    """Return a frame's values by collector and metric, the oldest first."""
+    missing = [name for name in ("collector", "metric", "value", "time_s") if name not in frame.columns]
+    if missing:
+        raise InvalidInputError(
+            f"a monitor's frame has the columns collector, metric, value and time_s; it lacks {missing}"
+        )
+    groups = frame.sort_values("time_s", kind="stable").groupby(["collector", "metric"])["value"]
+    return {(str(collector), str(metric)): [float(one) for one in part] for (collector, metric), part in groups}
+
+
+def _requests(series: Series) -> tuple[float, float]:
     """Return how many requests a second found a pooled buffer, and how many none, of all pools together."""
-    words = frame["metric"].str.partition("[")[0]
-    each = frame["value"].groupby([frame["collector"], frame["metric"], words]).mean()
-    means = {str(word): float(total) for word, total in each.groupby(level=2).sum().items()}
+    means: dict[str, float] = {}
+    for (_, metric), values in series.items():
+        known = [value for value in values if math.isfinite(value)]
+        word = metric.partition("[")[0]
+        means[word] = means.get(word, 0.0) + (st.fmean(known) if known else 0.0)
     return means.get("hits", 0.0) + means.get("allocations", 0.0), means.get("misses", 0.0) + means.get("failures", 0.0)

@@ -79,7 +79,7 @@ def watched_run(batch: TaskBatch, settings: RunSettings) -> WatchedRun:
         statistics = scheduler.statistics()
     monitor.stop()
     observed = Observed.of(
-        results, settings, statistics=statistics, monitor_frame=monitor.frame(), arguments=batch.arguments
+        results, settings, statistics=statistics, monitor_frame=monitor.series(), arguments=batch.arguments
     )
     return WatchedRun(results, seconds, observed)
 

@@ -229,6 +229,14 @@ class PerformanceMonitor:
             return pd.DataFrame({column: pd.Series(dtype=empty.get(column, "str")) for column in COLUMNS})
         return pd.concat(pieces, ignore_index=True)
 
+    def series(self) -> dict[tuple[str, str], list[float]]:
+        """Return the values that are kept by collector and metric, the oldest first; as :meth:`frame`, without pandas."""
+        return {
+            (watched.name, name): list(map(float, values))
+            for watched in self._watched
+            for name, values in watched.history.recorded().columns.items()
+        }
+
     def summary(self) -> pd.DataFrame:
         """Return what each metric was like: ``collector``, ``metric``, ``unit``, and the fields of :class:`Summary`."""
         import pandas as pd
