@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -56,18 +57,21 @@ def others(processes: int) -> Iterator[int]:
 def _samples(rounds: int, pid: int) -> None:
     print(f"\none sample beside {len(psutil.pids())} processes, CPU time")
     monitor = PerformanceMonitor(INTERVAL_S, default_collectors(tree_of=pid))
-    ways: dict[str, Callable[[], object]] = {"procbench": monitor.sample, "psutil": by_psutil}
-    costs: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way()
+    ways: dict[str, Callable[[], float]] = {
+        "procbench": partial(_cpu_s, monitor.sample),
+        "psutil": partial(_cpu_s, by_psutil),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        program = built_limit(Path(folder))
-        order = [*ways, *([C_LOOK] if program else [])]
+        if program := built_limit(Path(folder)):
+            ways[C_LOOK] = partial(_look_in_c, program)
+        costs: dict[str, list[float]] = {name: [] for name in ways}
+        monitor.sample()  # the first of each opens files
+        by_psutil()
+        order = list(ways)
         for _ in range(rounds):
             random.shuffle(order)
             for name in order:
-                spent = _cpu_s(ways[name]) if name in ways else _look_in_c(program)
-                costs.setdefault(name, []).append(spent)
+                costs[name].append(ways[name]())
     monitor.stop()
     for name, values in costs.items():
         print(f"  {1e3 * statistics.median(values):8.2f} ms  {name}")

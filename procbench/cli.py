@@ -221,11 +221,10 @@ def prove(
     """Watch a batch, see what might make it better, and prove that with the batch itself; or repeat a recorded proof, RUN.
 
     The commands run dozens of times, with and without each change, in random order; they must bear that, succeed, and do the same
-    each time. Each proof is kept in --data, with the commands themselves
-    unless something in them looks like a secret, and its row ends with the one command that repeats it: same commands, same
-    change, same settings. RUN is a file or the beginning of its id. With --each, COMMAND may get several lines at a time.
-    Exit status: 0; 1 if the budget was too small for a single proof, or the commands cannot be measured; 130 after Ctrl-C; 2 for
-    bad input.
+    each time. Each proof is kept in --data, with the commands themselves unless something in them looks like a secret, and its
+    row ends with the one command that repeats it: same commands, same change, same settings. RUN is a file or the beginning of
+    its id. With --each, COMMAND may get several lines at a time. Exit status: 0; 1 if the budget was too small for a single
+    proof, or the commands cannot be measured; 130 after Ctrl-C; 2 for bad input.
     """
     from procbench.views.proving import ProveOptions, prove_asked
 

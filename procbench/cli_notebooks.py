@@ -57,17 +57,14 @@ def report(
     data: Data = Path("data"),
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(
-            metavar="A B",
-            help="Measure nothing: compare two reports of this --out folder, or two folders; the earlier one stands first.",
-        ),
+        typer.Option(metavar="A B", help="Measure nothing: compare two reports of this --out folder, or two folders."),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Limit for each notebook, in seconds.")] = 1800.0,
     notebooks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="These notebooks, such as those of procbench init.")
     ] = None,
 ) -> int:
-    """Measure this machine with the notebooks, and write a report that stands alone."""
+    """Measure this machine with the notebooks, and write a report that stands alone; of two compared the earlier comes first."""
     from procbench.io.signals import ending_by_exception
     from procbench.lab.host import read_host
     from procbench.lab.noise import noise_warnings
@@ -81,8 +78,7 @@ def report(
     check_seconds(timeout)
     check_folder("--out", out)
     if compare is not None:
-        for line in compare_reports(*compare, out_root=out):
-            sys.stdout.write(f"{line}\n")
+        sys.stdout.writelines(f"{line}\n" for line in compare_reports(*compare, out_root=out))
         return 0
     chosen = chosen_notebooks(only or (), notebooks)
     parameters = asked_parameters(read_declared(chosen), settings or (), full=full, data_folder=data)

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from procbench.errors import InvalidInputError, NotebookError, ProcbenchError
-from procbench.io.signals import EndedBySignal
+from procbench.io.signals import INTERRUPTED, EndedBySignal
 from procbench.views.terminal import one_line
 
 BAD_INPUT: Final = 2
 FAILED: Final = 1
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
-INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
@@ -248,6 +248,10 @@ class OptimizationSuggestion:
             InvalidInputError: They do not have the change.
         """
         return self._exchanged(settings, undo=True)
+
+    def noted(self, note: str) -> Self:
+        """Return it with one more note; what its note said before stays there, and an empty one adds nothing."""
+        return replace(self, note="; ".join(filter(None, (self.note, note))))
 
     def _exchanged(self, settings: RunSettings, *, undo: bool) -> RunSettings:
         if isinstance(self.change, HostChange):

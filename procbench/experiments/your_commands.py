@@ -80,14 +80,13 @@ def run(
     host = read_host()
     with tempfile.TemporaryDirectory(prefix="procbench-") as scratch:
         own = own_commands(workload, files, command, Path(scratch), seed=seed)
-        chosen = own.spread(tasks) if tasks or not own.is_default else _fitting(own, before, planned_s)
+        chosen = own.spread(tasks) if tasks or not own.is_default else _fitting_default(own, before, planned_s)
         search = _Search(chosen, before, time.monotonic() + planned_s, data_dir, seed, on_progress)
         first = search.run_batch()
         if not chosen.is_default and first.seconds < _WARM_SHARE * planned_s:
             first = search.run_batch()  # the one before brought programs and files into the page cache
-        fitting = int(len(chosen) * planned_s / _RUNS / max(first.seconds, 1e-9))
-        if not tasks and fitting < len(chosen):
-            search.own = chosen.spread(max(_FEWEST_TASKS, fitting))
+        if not tasks and not own.is_default:  # the default commands fit already
+            search.own = own.spread(_fitting(len(own), first.seconds, planned_s))
         search.find(first)
     result = YourCommandsResult(
         workload=chosen.name,
@@ -113,13 +112,16 @@ def run(
     return result.kept_in(data_dir)
 
 
-def _fitting(own: OwnCommands, settings: RunSettings, budget_s: float) -> OwnCommands:
-    """Return as many of the default commands as leave room for two proofs."""
-    some = own.spread(_TRIAL_TASKS)
-    trial = _Search(some, settings, math.inf)
+def _fitting(count: int, took_s: float, budget_s: float) -> int:
+    """Return how many commands leave room for two proofs, where so many took so long."""
+    return max(_FEWEST_TASKS, int(count * budget_s / _RUNS / max(took_s, 1e-9)))
+
+
+def _fitting_default(own: OwnCommands, settings: RunSettings, budget_s: float) -> OwnCommands:
+    """Return as many of the default commands as fit, going by a few of them."""
+    trial = _Search(own.spread(_TRIAL_TASKS), settings, math.inf)
     took_s = min(trial.run_batch().seconds for _ in range(2))
-    fitting = int(_TRIAL_TASKS * budget_s / _RUNS / took_s)
-    return own.spread(max(_FEWEST_TASKS, min(fitting, len(own))))
+    return own.spread(_fitting(_TRIAL_TASKS, took_s, budget_s))
 
 
 @dataclass(slots=True)

@@ -7,13 +7,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     import asyncio
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that ask a process to end, besides Ctrl-C."""
+
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""Exit status after Ctrl-C, as a shell has it."""
 
 
 class EndedBySignal(SystemExit):

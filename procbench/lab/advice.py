@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +146,7 @@ def prove_first(
         if (only and one.rule != only) or (not only and len(wanted) == most):
             continue
         if isinstance(one.change, HostChange) and not allow_host_changes:
-            found[place] = Proof(replace(one, note="; ".join(filter(None, (one.note, refused)))))
+            found[place] = Proof(one.noted(refused))
         else:
             wanted.append(place)
     ends_s = time.monotonic() + budget_s
@@ -166,7 +166,7 @@ def prove_first(
         except (WorkloadError, HostChangeError) as error:
             if not done:
                 raise
-            found[place] = Proof(replace(one, note="; ".join(filter(None, (one.note, f"not measured: {error}")))))
+            found[place] = Proof(one.noted(f"not measured: {error}"))
             break  # what was proved before is not lost for it
         except KeyboardInterrupt:
             if not done:

@@ -144,7 +144,7 @@ def proof_of(
 
 def _said(suggestion: OptimizationSuggestion, status: Status, note: str) -> OptimizationSuggestion:
     """Return a suggestion with a status; what its note said before stays there."""
-    return replace(suggestion, status=status, note="; ".join(filter(None, (suggestion.note, note))))
+    return replace(suggestion.noted(note), status=status)
 
 
 def _measured(

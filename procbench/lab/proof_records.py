@@ -82,7 +82,7 @@ def recorded(
     """Keep a proof, and return its suggestion with the file as evidence; where that fails its note says so."""
     workload = runs.batch.to_dict()
     if why := workload["left_out"]:
-        judged = replace(judged, note="; ".join(filter(None, (judged.note, f"{NOT_REPEATABLE}: {why}"))))
+        judged = judged.noted(f"{NOT_REPEATABLE}: {why}")
     parameters: dict[str, Any] = {
         "suggestion": judged.to_dict(),
         "asked": asked.to_dict(),
@@ -99,5 +99,5 @@ def recorded(
             runs.frame(trials), experiment=EXPERIMENT, host=read_host(), parameters=parameters, effects=effects
         )
     except RecordError as error:  # what was measured is worth more than its copy
-        return replace(judged, note="; ".join(filter(None, (judged.note, f"not recorded: {error}"))))
+        return judged.noted(f"not recorded: {error}")
     return replace(judged, evidence=str(path))

@@ -23,9 +23,8 @@ from procbench.monitoring.collectors import Metric
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_PIECE_BYTES: Final = (
-    512 - 33
-)  # Python's own allocator serves bytes of up to 512 with their header; 22 words and a name are fewer
+# Python's own allocator serves bytes of up to 512 with their header; a name and 22 words are fewer.
+_PIECE_BYTES: Final = 512 - 33
 _LEAST_LOST: Final = 50  # of which one part is worth a word
 _FRESH_S: Final = 0.05  # two collectors of one sample share a look
 _WORDS: Final = 22  # up to the memory; a stat's words behind the name, from 0:

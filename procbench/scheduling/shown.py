@@ -50,8 +50,9 @@ _BY_FORM = re.compile(
 )
 """What GitHub, GitLab, AWS, Slack and others hand out, and signed JSON tokens: known by their first letters."""
 _USERS = frozenset({"-u", "--user", "--proxy-user"})
-_PASSWORDS_OF = {"sshpass": "-p", "mysql": "-p", "mysqldump": "-p", "mariadb": "-p", "7z": "-p"}
-"""Programs with a short option for a password, which stands behind it or is the next word."""
+_SHORT = "-p"
+_TAKE_SHORT = frozenset({"sshpass", "mysql", "mysqldump", "mariadb", "7z"})
+"""Programs whose ``-p`` is for a password, which stands behind it or is the next word."""
 _HIDDEN = "***"
 
 
@@ -73,7 +74,7 @@ def without_secrets(argv: Iterable[str]) -> list[str]:
     and the like. A secret that is called nothing and looks like nothing cannot be told.
     """
     words = list(argv)
-    short = _PASSWORDS_OF.get(words[0].rpartition("/")[2] if words else "", "")
+    takes_short = bool(words) and words[0].rpartition("/")[2] in _TAKE_SHORT
     shown: list[str] = []
     hide_next = of_user = False
     for argument in words:
@@ -83,11 +84,11 @@ def without_secrets(argv: Iterable[str]) -> list[str]:
             shown.append(_HIDDEN)
         elif of_user and ":" in argument:
             shown.append(f"{argument.partition(':')[0]}:{_HIDDEN}")
-        elif short and argument.startswith(short) and len(argument) > len(short):
-            shown.append(short + _HIDDEN)
+        elif takes_short and argument.startswith(_SHORT) and argument != _SHORT:
+            shown.append(_SHORT + _HIDDEN)
         else:
             shown.append(f"{name}={_HIDDEN}" if secret and equals else _without_said(argument))
-        hide_next = (secret and not equals and argument.startswith("-")) or (bool(short) and argument == short)
+        hide_next = (secret and not equals and argument.startswith("-")) or (takes_short and argument == _SHORT)
         of_user = argument in _USERS
     return shown
 

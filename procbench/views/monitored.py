@@ -14,13 +14,13 @@ from procbench.errors import CommandTimeoutError, InvalidInputError, ProgramNotF
 from procbench.io.blocking import run
 from procbench.io.command import resolve
 from procbench.io.orphans import adopt, adopt_no_longer
-from procbench.io.signals import EndedBySignal, ending_by_exception
+from procbench.io.signals import INTERRUPTED, EndedBySignal, ending_by_exception
 from procbench.monitoring.export import MetricsServer
 from procbench.monitoring.monitor import PerformanceMonitor
 from procbench.views.live import Live, Table, live_view, show_summary
 from procbench.views.terminal import one_line
 
-NOT_FOUND, NOT_RUN, TIMED_OUT, INTERRUPTED = 127, 126, 124, 130
+NOT_FOUND, NOT_RUN, TIMED_OUT = 127, 126, 124
 """Statuses where the command has none of its own, as of env(1) and timeout(1)."""
 
 SUFFIXES: Final = (".parquet", ".csv")

@@ -14,7 +14,7 @@ from typing import Final
 from procbench.analysis.rules import RULES
 from procbench.analysis.suggestions import HostChange, OptimizationSuggestion
 from procbench.errors import InvalidInputError
-from procbench.io.signals import ending_by_exception
+from procbench.io.signals import INTERRUPTED, ending_by_exception
 from procbench.lab.advice import advise, prove_first
 from procbench.lab.batches import TaskBatch
 from procbench.lab.files import check_writable_folder
@@ -35,7 +35,6 @@ from procbench.views.terminal import one_line
 DEFAULT_BUDGET_S: Final = 60.0
 
 _RULES: Final = tuple(rule.__name__ for rule in RULES)
-_INTERRUPTED: Final = 130  # as a shell has it
 
 Tell = Callable[[OptimizationSuggestion, Progress], object]
 
@@ -203,7 +202,7 @@ def _status(proofs: Sequence[Proof], say: Callable[[str], None]) -> int:
     """Return 130 after Ctrl-C, and 1 where something was tried, and the budget did not suffice for a single measurement."""
     if any(proof.interrupted for proof in proofs):
         say("interrupted: what is said above rests on what was measured by then")
-        return _INTERRUPTED
+        return INTERRUPTED
     tried = [proof.suggestion for proof in proofs if proof.suggestion.status != "unmeasured"]
     return int(bool(tried) and all(one.effect is None and one.status == "inconclusive" for one in tried))
 

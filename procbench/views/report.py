@@ -123,24 +123,19 @@ def build_report(
     out_root = out_root.resolve()
     when, start = datetime.now(UTC), time.monotonic()
     rows: list[ReportRow] = []
+    shown = {word: without_secrets(values) for word, (_, values) in work.items()}
     with building_folder(out_root) as folder:
         tell = _Teller(on_progress, list(work), _earlier_durations(out_root), start)
-        for k, (path, values) in enumerate(work.values()):
+        for k, (word, (path, values)) in enumerate(work.items()):
             tell("started", k)
             waiting = functools.partial(tell, "waiting", k)
             row, fragment = _run_notebook(path, folder, values, timeout_s=notebook_timeout_s, cwd=cwd, on_wait=waiting)
-            write_text(folder / row.page, notebook_page(row, fragment, without_secrets(values), when=when, host=host))
+            write_text(folder / row.page, notebook_page(row, fragment, shown[word], when=when, host=host))
             rows.append(row)
             tell.durations[row.notebook] = row.seconds
             tell("finished", k, status=row.status)
         seconds = time.monotonic() - start
-        data = report_json(
-            rows,
-            host=host,
-            host_id=host_id,
-            when=when,
-            parameters={word: without_secrets(values) for word, (_, values) in work.items()},
-        )
+        data = report_json(rows, host=host, host_id=host_id, when=when, parameters=shown)
         write_text(folder / "report.json", data)
         before = previous_report(out_root, host_id)
         index = index_page(

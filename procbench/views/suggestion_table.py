@@ -70,7 +70,7 @@ class Row:
                 f"{_SIDE_WORDS.get(name, name)} {effect_words(effect)}" for name, effect in one.side_effects.items()
             ),
             run=run_name(one.evidence) if one.evidence else "",
-            command="" if NOT_REPEATABLE in one.note else repeat_command(one),
+            command=repeat_command(one),
             seen=f"{one.description}. {one.why}",
             note=one.note,
         )
@@ -93,8 +93,8 @@ def effect_words(effect: Effect) -> str:
 
 
 def repeat_command(one: OptimizationSuggestion) -> str:
-    """Return the one command that repeats a suggestion's proof, as a shell needs it; empty if it has none."""
-    if not one.evidence:
+    """Return the one command that repeats a suggestion's proof, as a shell needs it; empty if it has none, or none can."""
+    if not one.evidence or NOT_REPEATABLE in one.note:
         return ""
     path = Path(one.evidence)
     words = ["procbench", "prove", run_name(path) or str(path)]
