@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from procbench.views.jupyter import lab_command
+from tests.command_line import INSTALLED_ENVIRONMENT
 from tests.waiting import ROOT, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -27,11 +28,11 @@ FLAGS = (
 _START_S = 90.0
 
 # What a screen reader would say of each control; nothing is what it must not be.
-NAMES = """() => [...document.querySelectorAll('.procbench button, .procbench input, .procbench select, .procbench progress,'
+_NAMES = """() => [...document.querySelectorAll('.procbench button, .procbench input, .procbench select, .procbench progress,'
   + ' .procbench canvas')].map(e => [e.tagName, (e.getAttribute('aria-label') || [...(e.labels ?? [])].map(l => l.innerText)
   .join(' ') || (e.tagName == 'BUTTON' ? e.innerText : '')).trim(), e.outerHTML.slice(0, 200)])"""
 
-INK = """c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
+_INK = """c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
   for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n }"""
 
 
@@ -89,16 +90,12 @@ def jupyter_lab(folder: Path, home: Path, *, python: Path | None = None) -> Iter
     home.mkdir(parents=True, exist_ok=True)
     log, runtime = home / "log", home / "runtime"
     names = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
-    mine = (
-        os.environ if python is None else {name: it for name, it in os.environ.items() if not name.startswith("PYTHON")}
-    )
     environment = {
-        **mine,
+        **({**os.environ, "PYTHONPATH": str(ROOT)} if python is None else INSTALLED_ENVIRONMENT),
         **{f"JUPYTER_{name}": str(home / name.partition("_")[0].lower()) for name in names},
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
-        **({"PYTHONPATH": str(ROOT)} if python is None else {}),
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
     for place, values in (
@@ -235,7 +232,7 @@ def monitor_is_live(page: Any) -> None:
     canvas.wait_for()
     drawn = int(canvas.get_attribute("data-drawn") or 0)
     wait_for(page, lambda: int(canvas.get_attribute("data-drawn") or 0) > drawn + 2, "the charts move")
-    assert canvas.evaluate(INK) > 1000
+    assert canvas.evaluate(_INK) > 1000
     dashboard.get_by_label("Window").select_option("5 min")
     dashboard.get_by_label("Note").fill("hello <i>there</i>")
     dashboard.get_by_role("button", name="Mark").click()
@@ -257,3 +254,28 @@ def turn_dark(page: Any) -> None:
 def cell_problems(page: Any) -> list[str]:
     """Return what cells say that nobody should have to read: errors, and what went to standard error."""
     return page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").all_inner_texts()
+
+
+def looks_right_in_both_themes(page: Any, tmp_path: Path, name: str = "") -> list[Any]:
+    """Take pictures in light and in dark, and find every control usable; return the controls.
+
+    Args:
+        page: A notebook whose widgets were used, in the light theme; it is in the dark one then.
+        tmp_path: Where the pictures go.
+        name: The beginning of their names; empty for none.
+    """
+    for theme in ("light", "dark"):
+        if theme == "dark":
+            turn_dark(page)
+        photograph(page, tmp_path, f"{name}{theme}")
+        assert barriers(page, ".procbench") == []
+    names = page.evaluate(_NAMES)
+    assert [html for _, said, html in names if not said] == []
+    assert not any(twin.is_visible() for twin in page.locator(".procbench-twin").all())
+    return names
+
+
+def nobody_complains(page: Any, seen: Seen, server: Server) -> None:
+    """See that neither a cell, the page's console nor the server's log has an error, and that nothing came from outside."""
+    assert cell_problems(page) == []
+    assert (seen.errors, seen.outside, server.problems()) == ([], [], [])

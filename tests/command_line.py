@@ -12,6 +12,9 @@ from pathlib import Path
 from tests.waiting import ROOT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+INSTALLED_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+"""In which an installed procbench is found, and not this checkout's."""
+
 PROCBENCH = (sys.executable, "-m", "procbench")
 
 

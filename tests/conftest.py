@@ -200,3 +200,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (home / name).mkdir(exist_ok=True)
         (home / name / "jupyter").symlink_to(libraries.parents[2] / name / "jupyter")
     return home
+
+
+@pytest.fixture
+def has_a_browser() -> None:
+    """Skip where there is no browser; continuous integration brings one and says so."""
+    from tests.browser import require_browser
+
+    require_browser()

@@ -233,16 +233,19 @@ def test_a_block_that_is_left_by_an_exception_may_be_cancelled_too() -> None:
     marker = long_sleep()
 
     async def scenario() -> None:
-        argv = ["sh", "-c", "trap '' TERM; echo; " + STUBBORN.format(marker)]
+        argv = ["sh", "-c", "trap '' TERM; read line; echo; " + STUBBORN.format(marker)]
         try:
             async with open_process(argv, stdin=PIPE, stdout=PIPE, kill_grace_s=0.2) as process:
+                assert process.stdin is not None
                 assert process.stdout is not None
+                # Asked only once the loop goes on, so that the answer is always waited for.
+                asyncio.get_running_loop().call_soon(process.stdin.write, b"\n")
                 await process.stdout.readline()
                 raise KeyError
         except KeyError:
             pass
 
-    assert at_every_wait(scenario, marker) >= 1  # the line may be there before it is waited for
+    assert at_every_wait(scenario, marker) >= 2
 
 
 def test_a_cancelled_aclose_ends_the_child() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,32 +12,24 @@ import pytest
 from procbench.views.notebooks import has_tag
 from procbench.views.workspace import TOUR
 from tests.browser import (
-    NAMES,
     Seen,
-    barriers,
-    cell_problems,
     chromium,
     jupyter_lab,
+    looks_right_in_both_themes,
     monitor_is_live,
-    photograph,
-    require_browser,
+    nobody_complains,
     run_all,
-    turn_dark,
     wait_for_notebook,
 )
+from tests.command_line import INSTALLED_ENVIRONMENT
 
-
-@pytest.fixture(autouse=True)
-def has_a_browser():
-    """Continuous integration brings one and says so."""
-    require_browser()
+pytestmark = pytest.mark.usefixtures("has_a_browser")
 
 
 def make_workspace(installed: Path, folder: Path) -> Path:
     """Make a folder as a user would, and have its tour's last batch take so long that it can be cancelled."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     argv = [installed / "bin" / "procbench", "init", folder]
-    done = subprocess.run(argv, env=env, cwd=folder.parent, capture_output=True, text=True)
+    done = subprocess.run(argv, env=INSTALLED_ENVIRONMENT, cwd=folder.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     place = folder / "notebooks" / TOUR
     tour = nbformat.read(place, as_version=4)
@@ -95,12 +86,5 @@ def test_the_tour_of_an_installed_procbench(installed: Path, tmp_path: Path):
         monitor_is_live(page)
         explorer_compares(page)
         board_proves_applies_and_undoes(page)
-        photograph(page, tmp_path, "tour-light")
-        assert barriers(page, ".procbench") == []
-        turn_dark(page)
-        photograph(page, tmp_path, "tour-dark")
-        assert barriers(page, ".procbench") == []
-        assert [html for _, name, html in page.evaluate(NAMES) if not name] == []
-        assert not any(twin.is_visible() for twin in page.locator(".procbench-twin").all())
-        assert cell_problems(page) == []
-        assert (seen.errors, seen.outside, server.problems()) == ([], [], [])
+        looks_right_in_both_themes(page, tmp_path, "tour-")
+        nobody_complains(page, seen, server)

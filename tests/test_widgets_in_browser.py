@@ -9,20 +9,18 @@ import nbformat
 import pytest
 
 from tests.browser import (
-    NAMES,
     Seen,
-    barriers,
-    cell_problems,
     chromium,
     jupyter_lab,
+    looks_right_in_both_themes,
     monitor_is_live,
+    nobody_complains,
     open_notebook,
-    photograph,
-    require_browser,
     run_all,
-    turn_dark,
 )
 from tests.waiting import Gate, processes_with, wait_until
+
+pytestmark = pytest.mark.usefixtures("has_a_browser")
 
 CELLS = """
 import pandas as pd
@@ -51,12 +49,6 @@ board
 # %%
 RunSettings(workers=3)
 """
-
-
-@pytest.fixture(autouse=True)
-def has_a_browser():
-    """Continuous integration brings one and says so."""
-    require_browser()
 
 
 def write_notebook(folder: Path, **values: object) -> None:
@@ -130,18 +122,9 @@ def test_every_widget_works_in_jupyterlab(tmp_path: Path):
             explorer_compares(page)
             panel_starts_and_cancels(page, gate)
             board_proves_applies_and_undoes(page)
-            photograph(page, tmp_path, "light")
-            assert barriers(page, ".procbench") == []
-            turn_dark(page)
-            photograph(page, tmp_path, "dark")
-            assert barriers(page, ".procbench") == []
-            names = page.evaluate(NAMES)
-            twins = page.locator(".procbench-twin")
-            assert len(names) > 50
-            assert [html for _, name, html in names if not name] == []
-            assert twins.count() == 4
-            assert not any(twin.is_visible() for twin in twins.all())
-            assert cell_problems(page) == []
-            assert (seen.errors, seen.outside, server.problems()) == ([], [], [])
+            controls = looks_right_in_both_themes(page, tmp_path)
+            assert len(controls) > 50
+            assert page.locator(".procbench-twin").count() == 4
+            nobody_complains(page, seen, server)
     finally:
         gate.open()

@@ -1,6 +1,5 @@
 """`procbench init`: from a checkout and from a wheel; and what a wheel brings along."""
 
-import os
 import stat
 import subprocess
 import zipfile
@@ -14,6 +13,7 @@ from procbench.views import workspace
 from procbench.views.jupyter import lab_command
 from procbench.views.notebooks import find_notebooks, notebook_folders
 from procbench.views.workspace import TOUR, make_workspace
+from tests.command_line import INSTALLED_ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -29,11 +29,12 @@ def test_a_wheel_brings_every_notebook_and_template_and_no_leftover(wheel: Path)
 
 def test_a_folder_made_from_a_wheel_holds_its_notebooks_and_they_are_those_that_run(installed: Path, tmp_path: Path):
     """No checkout is near: notebooks come from the wheel, can be changed, and the report runs the changed ones."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 
     def procbench(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [str(installed / "bin" / "procbench"), *arguments]
-        return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            argv, cwd=tmp_path, env=INSTALLED_ENVIRONMENT, capture_output=True, text=True, timeout=300
+        )
 
     done = procbench("init", "mine")
     assert done.returncode == 0, done.stderr
